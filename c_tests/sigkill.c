@@ -1,0 +1,140 @@
+/*
+ * Killed at any moment, during any call: what was acknowledged is there, in order, and the one call that was under way
+ * has either happened or not. KV_ROUNDS sets the number of kills for each combination of options.
+ */
+#include "check.h"
+
+#include <sys/mman.h>
+
+enum { KEYS = 200 };
+
+/* What operation number `n` does, the same for the writer and for the model. */
+struct operation {
+    uint64_t key;
+    bool deletes;
+    size_t len;
+};
+
+static struct operation operation(uint64_t n) {
+    uint64_t random = (n + 1) * UINT64_C(0x9E3779B97F4A7C15), what;
+    struct operation operation;
+    next_random(&random);
+    operation.key = next_random(&random) % KEYS;
+    what = next_random(&random) % 1000;
+    operation.deletes = what < 250;
+    operation.len = what < 999 ? next_random(&random) % 600 : 200000;
+    return operation;
+}
+
+/* How far the writer has come, in memory that outlives it. Operation numbers start with 1. */
+static uint64_t *acknowledged;
+
+static void write_until_killed(const char *path, const struct setting *settings, uint64_t first) {
+    kv_store *store = open_with(path, settings);
+    for (uint64_t n = first;; n++) {
+        struct operation op = operation(n);
+        if (op.deletes) {
+            CHECK(del_numbered(store, op.key) >= 0);
+        } else {
+            OK(set_numbered(store, op.key, n, op.len));
+        }
+        __atomic_store_n(acknowledged, n, __ATOMIC_RELEASE);
+        if (n % 1500 == 0) OK(kv_compact(store));
+        if (n % 400 == 0) OK(kv_sync(store));
+    }
+}
+
+/* The number of the operation that each key's value is from; 0 if there is none. */
+static uint64_t model[KEYS];
+static uint64_t applied;
+
+static void apply(uint64_t n) {
+    struct operation op = operation(n);
+    model[op.key] = op.deletes ? 0 : n;
+    applied = n;
+}
+
+static void check_key(kv_store *store, uint64_t key) {
+    if (model[key]) {
+        HAS_NUMBERED(store, key, model[key], operation(model[key]).len);
+    } else {
+        HAS_NOT_NUMBERED(store, key);
+    }
+}
+
+/* Whether the operation that was under way has happened: its key tells. */
+static bool happened(kv_store *store, uint64_t n) {
+    struct operation op = operation(n);
+    char key[32];
+    uint8_t *value, *expected;
+    size_t len, key_len = numbered_key(op.key, key);
+    int32_t status = kv_get(store, bytes(key), key_len, &value, &len);
+    bool same;
+    if (op.deletes) {
+        kv_free_buf(value);
+        return status == KV_NOT_FOUND;
+    }
+    if (status == KV_NOT_FOUND) return false;
+    OK(status);
+    expected = malloc(op.len + 1);
+    CHECK(expected != NULL);
+    fill(expected, op.len, op.key * 1000003 + n);
+    same = len == op.len && memcmp(value, expected, len) == 0;
+    free(expected);
+    kv_free_buf(value);
+    return same;
+}
+
+static void check_after_kill(const char *path, const struct setting *settings) {
+    kv_store *store = open_with(path, settings);
+    struct kv_recovery_info info = recovery_of(store);
+    uint64_t keys = 0;
+    COMPARE(info.damaged_records, ==, 0);
+    while (applied < *acknowledged) apply(applied + 1);
+    if (happened(store, applied + 1)) apply(applied + 1);
+    for (uint64_t key = 0; key < KEYS; key++) {
+        check_key(store, key);
+        keys += model[key] != 0;
+    }
+    COMPARE(stats_of(store).keys, ==, keys);
+    OK(kv_close(store));
+}
+
+static void rounds(const char *path, const struct setting *settings, uint64_t count) {
+    uint64_t random = 2463534242u + (uint64_t)getpid();
+    memset(model, 0, sizeof model);
+    applied = 0;
+    *acknowledged = 0;
+    for (uint64_t round = 0; round < count; round++) {
+        struct timespec delay = {0, (long)(next_random(&random) % (round % 4 == 0 ? 3 : 25) * 1000000 + next_random(&random) % 1000000)};
+        pid_t child = fork();
+        DOING("%s, round %" PRIu64 ", from operation %" PRIu64 " on", path, round, applied + 1);
+        CHECK(child >= 0);
+        if (child == 0) write_until_killed(path, settings, applied + 1);
+        nanosleep(&delay, NULL);
+        CHECK(kill(child, SIGKILL) == 0);
+        {
+            int status;
+            CHECK(waitpid(child, &status, 0) == child);
+            /* A writer that ended by itself has failed a check of its own. */
+            CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        }
+        check_after_kill(path, settings);
+    }
+    CHECK(count < 10 || applied > 0);
+}
+
+int main(int argc, char **argv) {
+    const char *dir = data_dir(argc, argv);
+    uint64_t count = from_environment("KV_ROUNDS", quick() ? 2 : 12);
+    acknowledged = mmap(NULL, sizeof *acknowledged, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(acknowledged != MAP_FAILED);
+    rounds(path_in(dir, "default"), WITH({KV_OPT_IO, KV_IO_AUTO}), count);
+    rounds(path_in(dir, "small"), WITH({KV_OPT_SEGMENT_SIZE, 16384}, {KV_OPT_COMPACT_THRESHOLD, 0}), count);
+    rounds(path_in(dir, "syscall"), WITH({KV_OPT_IO, KV_IO_SYSCALL}), count);
+    rounds(path_in(dir, "small-syscall"),
+           WITH({KV_OPT_IO, KV_IO_SYSCALL}, {KV_OPT_SEGMENT_SIZE, 16384}, {KV_OPT_COMPACT_THRESHOLD, 0}), count);
+    rounds(path_in(dir, "inline"), WITH({KV_OPT_BACKGROUND, 0}, {KV_OPT_SEGMENT_SIZE, 65536}), count);
+    rounds(path_in(dir, "always"), WITH({KV_OPT_SYNC, KV_SYNC_ALWAYS}, {KV_OPT_SEGMENT_SIZE, 65536}), count);
+    return 0;
+}

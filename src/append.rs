@@ -1,0 +1,357 @@
+//! The end of the log: the active segment, how records are appended to it, and how it gives way to the next.
+//!
+//! Everything here happens under the append lock, so all writers agree on one order.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::error::{Code, Error, Result};
+use crate::index::{Index, Position};
+use crate::log::header::{HEADER_LEN, Header, LogEnd, Role};
+use crate::log::record::{self, DataFileEntry, MARK_LEN};
+use crate::log::segment::{FileCache, Segment, SegmentIo, State, file_name};
+use crate::storage::{File, Storage, write_all_at};
+
+/// The active segment grows by as much as it has, within these bounds.
+const MIN_GROWTH: u64 = 64 << 10;
+const MAX_GROWTH: u64 = 16 << 20;
+/// So much of the active segment's space is for tombstones alone, so that deleting works on a full disk.
+const HEADROOM: u64 = 16 << 10;
+/// Pages are brought into the page table ahead of the appends in steps of this.
+const POPULATE: u64 = 256 << 10;
+/// In syscall mode, values larger than this are written straight from the caller's memory.
+const LARGE_VALUE: usize = 64 << 10;
+
+/// What making and opening segments takes.
+pub(crate) struct SegmentFactory {
+    pub storage: Arc<dyn Storage>,
+    pub cache: Arc<FileCache>,
+    pub mapped: bool,
+    pub segment_size: u64,
+    pub next_id: AtomicU64,
+}
+
+impl SegmentFactory {
+    /// How a file of the log is to be read: mapped if that is wanted and possible.
+    pub(crate) fn io(&self, file: &dyn File, len: u64, write: bool) -> SegmentIo {
+        let map = if self.mapped {
+            usize::try_from(len).ok().and_then(|len| file.map(len, write).ok())
+        } else {
+            None
+        };
+        match map {
+            Some(map) => SegmentIo::Mapped(map),
+            None => SegmentIo::Calls(Arc::clone(&self.cache)),
+        }
+    }
+
+    /// A header for a new segment.
+    pub(crate) fn new_header(&self, role: Role, predecessor: LogEnd) -> Result<Header> {
+        let identity = self.storage.random().map_err(|e| Error::os("get random bytes", &e))?;
+        Ok(Header {
+            id: self.next_id.fetch_add(1, Relaxed),
+            identity,
+            role,
+            predecessor,
+        })
+    }
+}
+
+/// A segment that still has a descriptor.
+#[derive(Clone)]
+pub(crate) struct OpenSegment {
+    pub segment: Arc<Segment>,
+    pub file: Arc<dyn File>,
+}
+
+/// The segment that takes the appends.
+struct Active {
+    open: OpenSegment,
+    slot: u32,
+    /// Where the next frame goes.
+    end: u64,
+    /// Blocks are reserved up to here.
+    allocated: u64,
+    /// The segment never grows beyond this.
+    capacity: u64,
+    populated: u64,
+    /// The end of what the last sync mark covers, the mark included.
+    marked: u64,
+    /// A failed write may have left bytes behind the end.
+    untidy: bool,
+}
+
+/// The end of the log.
+pub(crate) struct Appender {
+    factory: Arc<SegmentFactory>,
+    active: Option<Active>,
+    /// The largest timestamp given so far.
+    pub last_timestamp: i64,
+    /// Bytes appended since open: a position in the order of all writes.
+    pub appended: u64,
+    /// Where the newest log segment ended that takes no more appends.
+    log_end: LogEnd,
+    /// Log segments that are complete but not synced, oldest first.
+    pub rotated: Vec<OpenSegment>,
+    /// Log segments that are complete and synced, but not sealed yet.
+    pub synced: Vec<OpenSegment>,
+    scratch: Vec<u8>,
+}
+
+impl Appender {
+    pub(crate) fn new(factory: Arc<SegmentFactory>, last_timestamp: i64, log_end: LogEnd) -> Appender {
+        let (rotated, synced, scratch) = (Vec::new(), Vec::new(), Vec::new());
+        Appender {
+            factory,
+            active: None,
+            last_timestamp,
+            appended: 0,
+            log_end,
+            rotated,
+            synced,
+            scratch,
+        }
+    }
+
+    /// Goes on appending to the last segment of an existing log.
+    pub(crate) fn resume(&mut self, open: OpenSegment, slot: u32) {
+        let end = open.segment.len();
+        let capacity = self.factory.segment_size.max(end);
+        self.active = Some(Active {
+            open,
+            slot,
+            end,
+            allocated: end,
+            capacity,
+            populated: end,
+            marked: end,
+            untidy: false,
+        });
+    }
+
+    /// The active segment and where it ends.
+    pub(crate) fn active(&self) -> Option<&OpenSegment> {
+        self.active.as_ref().map(|a| &a.open)
+    }
+
+    /// The timestamp of the next record.
+    pub(crate) fn next_timestamp(&self) -> Result<i64> {
+        let next = self.last_timestamp.checked_add(1);
+        let next = next.ok_or_else(|| Error::new(Code::Corrupt, "the timestamps of this database are used up"))?;
+        Ok(self.factory.storage.clock().max(next))
+    }
+
+    /// Makes sure that a record of `len` bytes can be appended: rotates, and reserves blocks. `index` gets
+    /// to know a new segment. Tombstones may use the headroom.
+    pub(crate) fn prepare(&mut self, len: u64, tombstone: bool, index: &Index) -> Result<()> {
+        let headroom = if tombstone {
+            0
+        } else {
+            HEADROOM.min(self.factory.segment_size / 8)
+        };
+        if self
+            .active
+            .as_ref()
+            .is_some_and(|a| a.end + len > a.capacity && a.end > HEADER_LEN as u64)
+        {
+            self.rotate()?;
+        }
+        if self.active.as_ref().is_some_and(|a| a.end + len > a.capacity) {
+            // An empty segment, and still too small: it cannot become larger than its reserved addresses.
+            self.rotate()?;
+        }
+        if self.active.is_none() {
+            self.active = Some(self.create(len + headroom, index)?);
+        }
+        let Some(active) = &mut self.active else { return Ok(()) };
+        active.tidy()?;
+        active.allocate(len, headroom)
+    }
+
+    /// Makes the segment that follows the last one.
+    fn create(&mut self, first_len: u64, index: &Index) -> Result<Active> {
+        let factory = &self.factory;
+        let capacity = factory.segment_size.max(HEADER_LEN as u64 + first_len);
+        let header = factory.new_header(Role::Log, self.log_end)?;
+        let name = file_name(header.id);
+        let bytes = header.encode()?;
+        let made = (|| {
+            let file = factory.storage.create(&name)?;
+            reserve(&*file, (HEADER_LEN as u64 + first_len).max(MIN_GROWTH).min(capacity))?;
+            write_all_at(&*file, &bytes, 0)?;
+            Ok(file)
+        })();
+        let added = made
+            .map_err(|e| Error::os(format_args!("create {name}"), &e))
+            .and_then(|file| {
+                let io = factory.io(&*file, capacity, true);
+                if matches!(io, SegmentIo::Calls(_)) {
+                    factory.cache.put(&name, Arc::clone(&file));
+                }
+                let segment = Arc::new(Segment::new(header, io, HEADER_LEN as u64, State::Active));
+                let slot = index.add_segment(Arc::clone(&segment))?;
+                Ok((OpenSegment { segment, file }, slot))
+            });
+        let (open, slot) = added.inspect_err(|_| {
+            // What was made of it is an orphan; should this fail, the next open removes it.
+            let _ = factory.storage.remove(&name);
+        })?;
+        let end = HEADER_LEN as u64;
+        Ok(Active {
+            open,
+            slot,
+            end,
+            allocated: end,
+            capacity,
+            populated: 0,
+            marked: end,
+            untidy: false,
+        })
+    }
+
+    /// Appends a record. `prepare` has made room for it.
+    pub(crate) fn append(&mut self, entry: &DataFileEntry<'_>, len: u64) -> Result<Position> {
+        let Some(active) = &mut self.active else {
+            return Err(Error::new(Code::Internal, "no active segment"));
+        };
+        let offset = active.end;
+        match active.open.segment.io() {
+            SegmentIo::Mapped(map) => {
+                if offset + len > active.populated && !map_observed_small(active.capacity) {
+                    let to = (offset + len + POPULATE).min(active.allocated).max(offset + len);
+                    map.populate(active.populated as usize, (to - active.populated) as usize);
+                    active.populated = to;
+                }
+                // SAFETY: `prepare` reserved blocks for the range, so it is inside the file; it lies behind the
+                // published end, where nobody reads, and the append lock keeps other writers out.
+                let stored =
+                    unsafe { map.write(offset as usize, len as usize, |out| record::encode_record(entry, out)) };
+                stored.unwrap_or_else(|| Err(Error::new(Code::Internal, "append beyond the mapping")))?;
+            }
+            SegmentIo::Calls(_) => {
+                let written = write_record(&*active.open.file, entry, len, offset, &mut self.scratch);
+                written.inspect_err(|_| active.untidy = true)?;
+            }
+        }
+        active.open.segment.note_timestamp(entry.timestamp);
+        active.advance(len);
+        self.last_timestamp = entry.timestamp;
+        self.appended += len;
+        Ok(Position::new(active.slot, offset, len))
+    }
+
+    /// Notes in the log that everything before `offset` of `segment`, and every earlier segment, has been
+    /// synced. Does nothing if that segment has given way to another, or if there is no room at hand.
+    pub(crate) fn append_mark(&mut self, segment: &Arc<Segment>, offset: u64) {
+        let Some(active) = &mut self.active else { return };
+        let fits = active.end + MARK_LEN as u64 <= active.allocated.min(active.capacity);
+        if !Arc::ptr_eq(&active.open.segment, segment) || offset <= active.marked || !fits || active.untidy {
+            return;
+        }
+        let mut mark = [0; MARK_LEN];
+        record::encode_mark(offset, &mut mark);
+        match active.open.segment.io() {
+            SegmentIo::Mapped(map) => {
+                // SAFETY: the range is within the reserved blocks and behind the published end, under the append lock.
+                unsafe { map.write(active.end as usize, MARK_LEN, |out| out.copy_from_slice(&mark)) };
+            }
+            SegmentIo::Calls(_) => {
+                if write_all_at(&*active.open.file, &mark, active.end).is_err() {
+                    active.untidy = true;
+                    return;
+                }
+            }
+        }
+        active.open.segment.add_dead(MARK_LEN as u64);
+        active.advance(MARK_LEN as u64);
+        active.marked = active.end;
+    }
+
+    /// Ends the active segment: the next record goes to a new one.
+    pub(crate) fn rotate(&mut self) -> Result<()> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        active.tidy()?;
+        self.log_end = active.open.segment.log_end()?;
+        if let Some(active) = self.active.take() {
+            active.open.segment.set_state(State::Rotated);
+            self.rotated.push(active.open);
+        }
+        Ok(())
+    }
+}
+
+impl Active {
+    fn advance(&mut self, len: u64) {
+        self.end += len;
+        self.open.segment.publish_len(self.end);
+    }
+
+    /// Cuts away what a failed write left: it must never be taken for a record.
+    fn tidy(&mut self) -> Result<()> {
+        if self.untidy {
+            let cut = self.open.file.set_len(self.end);
+            cut.map_err(|e| Error::os(format_args!("truncate {}", self.open.segment.name()), &e))?;
+            self.allocated = self.end;
+            self.untidy = false;
+        }
+        Ok(())
+    }
+
+    /// Reserves blocks for `len` more bytes and `headroom` behind them.
+    fn allocate(&mut self, len: u64, headroom: u64) -> Result<()> {
+        let least = self.end + len;
+        let wanted = (least + headroom).min(self.capacity.max(least));
+        if wanted <= self.allocated {
+            return Ok(());
+        }
+        let growth = self.allocated.clamp(MIN_GROWTH, MAX_GROWTH);
+        let generous = (self.allocated + growth).max(wanted).min(self.capacity.max(wanted));
+        let reserved = match reserve(&*self.open.file, generous) {
+            Ok(()) => Ok(generous),
+            Err(_) => reserve(&*self.open.file, wanted).map(|()| wanted),
+        };
+        match reserved {
+            Ok(allocated) => self.allocated = allocated,
+            Err(_) if headroom == 0 && least <= self.allocated => {}
+            Err(e) => return Err(Error::os(format_args!("extend {}", self.open.segment.name()), &e)),
+        }
+        Ok(())
+    }
+}
+
+/// Reserves blocks where the file system can; elsewhere the write itself will tell that the disk is full.
+fn reserve(file: &dyn File, len: u64) -> std::io::Result<()> {
+    match file.allocate(len) {
+        Err(e) if e.kind() == std::io::ErrorKind::Unsupported => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether populating ahead is not worth a call.
+fn map_observed_small(capacity: u64) -> bool {
+    capacity < POPULATE
+}
+
+/// Writes a record by system calls.
+fn write_record(
+    file: &dyn File,
+    entry: &DataFileEntry<'_>,
+    len: u64,
+    offset: u64,
+    scratch: &mut Vec<u8>,
+) -> Result<()> {
+    let os = |e| Error::os(format_args!("append at offset {offset}"), &e);
+    let value = entry.value.unwrap_or_default();
+    scratch.clear();
+    if value.len() <= LARGE_VALUE {
+        let len = len as usize;
+        scratch.try_reserve(len).map_err(|_| Error::no_memory("a record"))?;
+        scratch.resize(len, 0);
+        record::encode_record(entry, scratch)?;
+        return write_all_at(file, scratch, offset).map_err(os);
+    }
+    let crc = record::encode_split(entry, scratch)?;
+    write_all_at(file, scratch, offset).map_err(os)?;
+    write_all_at(file, value, offset + scratch.len() as u64).map_err(os)?;
+    write_all_at(file, &crc, offset + (scratch.len() + value.len()) as u64).map_err(os)
+}

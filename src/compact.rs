@@ -1,0 +1,480 @@
+//! Compaction: the live records of some segments are moved to a new one, and the old ones are retired.
+//!
+//! A [`Job`] does it in steps of bounded size, so that it can run in a thread of its own or in slices inside `set`.
+//! The order makes it safe against a crash at any point:
+//!
+//! 1. copy the live records to an output, and the tombstones that still hide an older record somewhere;
+//! 2. sync the output, and the log: what made the dropped records stale must not be lost after they are;
+//! 3. point the index at the copies, wherever it still points at what was copied;
+//! 4. replace MANIFEST: the output is in, the inputs are out;
+//! 5. unlink the inputs once nobody reads them any more.
+
+use std::sync::Arc;
+
+use crate::engine::{Engine, hash_key};
+use crate::error::{Code, Error, Result};
+use crate::index::{KeyHash, Position};
+use crate::log::header::{HEADER_LEN, Header, LogEnd, Role};
+use crate::log::hint::{self, HintEntry, HintReader};
+use crate::log::scan::{Item, Scanner};
+use crate::log::segment::{Segment, State, file_name};
+use crate::storage::{File, write_all_at};
+
+/// Output is written in pieces of this.
+const BUFFER_LEN: usize = 256 << 10;
+/// So many entries are pointed at their new place under one hold of the append lock.
+const REPOINT_BATCH: usize = 32;
+
+/// A compaction under way.
+pub(crate) struct Job {
+    inputs: Vec<Input>,
+    stage: Stage,
+    output: Option<Output>,
+    /// The tombstones of the inputs that nothing newer has made useless.
+    tombstones: Vec<Tombstone>,
+}
+
+struct Input {
+    segment: Arc<Segment>,
+    slot: u32,
+    scanner: Scanner,
+}
+
+enum Stage {
+    /// Copying the live records of the input of this number.
+    Copy(usize),
+    /// Finding out which tombstones are needed.
+    Weigh,
+    /// Copying those.
+    CopyTombstones(usize),
+    Sync,
+    /// Pointing the index at the copy of this number.
+    Repoint(usize, u32),
+    Commit,
+}
+
+struct Output {
+    header: Header,
+    file: Arc<dyn File>,
+    /// Bytes in the file, and those that are to follow.
+    written: u64,
+    buffer: Vec<u8>,
+    /// What was copied, in the order of the output.
+    entries: Vec<HintEntry>,
+    /// Where each of them was.
+    from: Vec<Position>,
+    segment: Option<Arc<Segment>>,
+}
+
+struct Tombstone {
+    hash: u64,
+    timestamp: i64,
+    input: usize,
+    offset: u64,
+    len: u64,
+    needed: bool,
+}
+
+/// How far a step has brought a job.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    More,
+    /// The inputs are retired.
+    Done,
+    /// An input cannot be read. It has been quarantined, and the job has left no trace.
+    Quarantined,
+}
+
+impl Job {
+    /// A job that compacts these segments. They are sealed.
+    pub(crate) fn new(engine: &Engine, segments: Vec<Arc<Segment>>) -> Result<Job> {
+        let table = engine.index.segments();
+        let mut inputs = Vec::new();
+        for segment in segments {
+            let slot = table.slot_of(&segment);
+            let slot = slot.ok_or_else(|| Error::new(Code::Internal, "a segment to compact is not live"))?;
+            let name = segment.name();
+            let file = engine
+                .storage
+                .open(name, false)
+                .map_err(|e| Error::os(format_args!("open {name}"), &e))?;
+            let scanner = Scanner::new(name, file, HEADER_LEN as u64, segment.len())?;
+            inputs.push(Input { segment, slot, scanner });
+        }
+        Ok(Job {
+            inputs,
+            stage: Stage::Copy(0),
+            output: None,
+            tombstones: Vec::new(),
+        })
+    }
+
+    /// Does about `budget` bytes of work. After an error the job is to be abandoned, unless it must finish: then the
+    /// step is to be tried again.
+    pub(crate) fn step(&mut self, engine: &Engine, budget: u64) -> Result<Progress> {
+        match self.stage {
+            Stage::Copy(number) => self.copy(engine, number, budget),
+            Stage::Weigh => {
+                self.weigh_tombstones(engine);
+                self.stage = Stage::CopyTombstones(0);
+                Ok(Progress::More)
+            }
+            Stage::CopyTombstones(number) => self.copy_tombstone(engine, number, budget),
+            Stage::Sync => self.sync(engine),
+            Stage::Repoint(number, slot) => self.repoint(engine, number, slot, budget),
+            Stage::Commit => self.commit(engine),
+        }
+    }
+
+    /// Whether the index already points at copies, so that the job can only go forward.
+    pub(crate) fn must_finish(&self) -> bool {
+        matches!(self.stage, Stage::Repoint(..) | Stage::Commit)
+    }
+
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.inputs.iter().map(|input| &input.segment)
+    }
+
+    /// Leaves everything as if the job had never been.
+    pub(crate) fn abandon(self, engine: &Engine) {
+        if let Some(output) = self.output {
+            // Should this fail, the next open removes it: MANIFEST does not list it.
+            let _ = engine.storage.remove(&file_name(output.header.id));
+            let _ = engine.storage.remove(&hint::name(output.header.id));
+        }
+    }
+
+    fn copy(&mut self, engine: &Engine, number: usize, budget: u64) -> Result<Progress> {
+        let Some(input) = self.inputs.get_mut(number) else {
+            self.stage = Stage::Weigh;
+            return Ok(Progress::More);
+        };
+        if input.segment.dead() + HEADER_LEN as u64 >= input.segment.len() && input.segment.tombstones() == 0 {
+            self.stage = Stage::Copy(number + 1);
+            return Ok(Progress::More);
+        }
+        let mut done = 0;
+        while done < budget {
+            let (offset, len, timestamp, hash, live) = match input.scanner.next() {
+                Ok(Item::Record { offset, len, head }) => {
+                    let hash = hash_key(engine.hash_seed, head.key);
+                    let live = match head.value_len {
+                        Some(_) => is_at(engine, hash, Position::new(input.slot, offset, len))?,
+                        None => {
+                            let superseded = engine.locate(head.key, hash)?.1.is_some();
+                            if !superseded {
+                                let (hash, timestamp) = (hash.0, head.timestamp);
+                                let tombstone = Tombstone {
+                                    hash,
+                                    timestamp,
+                                    input: number,
+                                    offset,
+                                    len,
+                                    needed: false,
+                                };
+                                self.tombstones.push(tombstone);
+                            }
+                            false
+                        }
+                    };
+                    (offset, len, head.timestamp, hash.0, live)
+                }
+                Ok(Item::Mark(_)) => continue,
+                Ok(Item::End | Item::Bad(_)) | Err(_) => {
+                    if input.scanner.at() == input.segment.len() {
+                        self.stage = Stage::Copy(number + 1);
+                        return Ok(Progress::More);
+                    }
+                    input.segment.quarantine();
+                    return Ok(Progress::Quarantined);
+                }
+            };
+            done += len;
+            if live {
+                let from = Position::new(input.slot, offset, len);
+                let entry = HintEntry {
+                    hash,
+                    offset: 0,
+                    len,
+                    timestamp,
+                    tombstone: false,
+                };
+                Output::of(&mut self.output, engine)?.take(&mut input.scanner, from, entry)?;
+            }
+        }
+        Ok(Progress::More)
+    }
+
+    /// A tombstone is needed while any other segment may hold an older record of its key.
+    fn weigh_tombstones(&mut self, engine: &Engine) {
+        self.tombstones.sort_unstable_by_key(|t| t.hash);
+        let Some(newest) = self.tombstones.iter().map(|t| t.timestamp).max() else {
+            return;
+        };
+        let inputs: Vec<_> = self.inputs().cloned().collect();
+        let others = engine.index.segments();
+        for other in others.iter().filter(|s| !inputs.iter().any(|i| Arc::ptr_eq(i, s))) {
+            if other.min_timestamp() < newest {
+                mark_needed(engine, other, &mut self.tombstones);
+            }
+        }
+        self.tombstones.retain(|t| t.needed);
+    }
+
+    fn copy_tombstone(&mut self, engine: &Engine, mut number: usize, budget: u64) -> Result<Progress> {
+        let mut done = 0;
+        while done < budget {
+            let Some(t) = self.tombstones.get(number) else {
+                self.stage = Stage::Sync;
+                return Ok(Progress::More);
+            };
+            let input = &mut self.inputs[t.input];
+            let from = Position::new(input.slot, t.offset, t.len);
+            let entry = HintEntry {
+                hash: t.hash,
+                offset: 0,
+                len: t.len,
+                timestamp: t.timestamp,
+                tombstone: true,
+            };
+            Output::of(&mut self.output, engine)?.take(&mut input.scanner, from, entry)?;
+            done += t.len;
+            number += 1;
+            self.stage = Stage::CopyTombstones(number);
+        }
+        Ok(Progress::More)
+    }
+
+    fn sync(&mut self, engine: &Engine) -> Result<Progress> {
+        if let Some(output) = &mut self.output {
+            output.flush()?;
+            let name = file_name(output.header.id);
+            output
+                .file
+                .sync()
+                .map_err(|e| engine.poison(format_args!("sync {name}"), &e))?;
+        }
+        engine.sync_log()?;
+        self.stage = match &mut self.output {
+            Some(output) => Stage::Repoint(0, output.publish(engine)?),
+            None => Stage::Commit,
+        };
+        Ok(Progress::More)
+    }
+
+    fn repoint(&mut self, engine: &Engine, mut number: usize, slot: u32, budget: u64) -> Result<Progress> {
+        let Some(Output {
+            entries,
+            from,
+            segment: Some(segment),
+            ..
+        }) = &self.output
+        else {
+            return Err(Error::new(Code::Internal, "an output without a segment"));
+        };
+        let stop = number + (budget / 64).max(REPOINT_BATCH as u64) as usize;
+        while number < stop.min(entries.len()) {
+            let _writers_wait = engine.appender()?;
+            for _ in 0..REPOINT_BATCH.min(entries.len() - number) {
+                let entry = &entries[number];
+                if !entry.tombstone {
+                    let to = Position::new(slot, entry.offset, entry.len);
+                    let mut shard = engine.index.write(KeyHash(entry.hash))?;
+                    shard.reserve(KeyHash(entry.hash))?;
+                    if !shard.replace(KeyHash(entry.hash), from[number], to) {
+                        segment.add_dead(entry.len);
+                    }
+                }
+                number += 1;
+                self.stage = Stage::Repoint(number, slot);
+            }
+        }
+        if number == entries.len() {
+            self.stage = Stage::Commit;
+        }
+        Ok(Progress::More)
+    }
+
+    fn commit(&mut self, engine: &Engine) -> Result<Progress> {
+        let inputs: Vec<_> = self.inputs().cloned().collect();
+        engine.write_manifest(&inputs)?;
+        engine.index.remove_segments(&inputs)?;
+        inputs.iter().for_each(|segment| segment.set_state(State::Retired));
+        Ok(Progress::Done)
+    }
+
+    /// Bytes that the output has taken.
+    pub(crate) fn output_len(&self) -> u64 {
+        self.output.as_ref().map_or(0, |output| output.written)
+    }
+}
+
+impl Output {
+    /// The job's output, made when the first record needs it.
+    fn of<'a>(output: &'a mut Option<Output>, engine: &Engine) -> Result<&'a mut Output> {
+        if output.is_none() {
+            let header = engine.factory.new_header(Role::Output, LogEnd::default())?;
+            let name = file_name(header.id);
+            let mut buffer = Vec::new();
+            buffer
+                .try_reserve_exact(BUFFER_LEN)
+                .map_err(|_| Error::no_memory("compaction"))?;
+            buffer.extend(header.encode()?);
+            let file = engine
+                .storage
+                .create(&name)
+                .map_err(|e| Error::os(format_args!("create {name}"), &e))?;
+            let (entries, from) = (Vec::new(), Vec::new());
+            *output = Some(Output {
+                header,
+                file,
+                written: 0,
+                buffer,
+                entries,
+                from,
+                segment: None,
+            });
+        }
+        output.as_mut().ok_or_else(|| Error::new(Code::Internal, "no output"))
+    }
+
+    /// Copies a record that `scanner` has shown.
+    fn take(&mut self, scanner: &mut Scanner, from: Position, mut entry: HintEntry) -> Result<()> {
+        self.entries
+            .try_reserve(1)
+            .map_err(|_| Error::no_memory("compaction"))?;
+        self.from.try_reserve(1).map_err(|_| Error::no_memory("compaction"))?;
+        if self.buffer.len() + entry.len as usize > BUFFER_LEN {
+            self.flush()?;
+        }
+        entry.offset = self.written + self.buffer.len() as u64;
+        if entry.len as usize <= BUFFER_LEN {
+            let buffer = &mut self.buffer;
+            let start = buffer.len();
+            let copied = scanner.copy_frame(from.offset(), entry.len, |piece| {
+                buffer.extend_from_slice(piece);
+                Ok(())
+            });
+            copied.inspect_err(|_| buffer.truncate(start))?;
+        } else {
+            let mut at = self.written;
+            scanner.copy_frame(from.offset(), entry.len, |piece| {
+                write_output(&*self.file, &self.header, piece, at)?;
+                at += piece.len() as u64;
+                Ok(())
+            })?;
+            self.written = at;
+        }
+        self.entries.push(entry);
+        self.from.push(from);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        write_output(&*self.file, &self.header, &self.buffer, self.written)?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Makes the finished output a segment that readers can be sent to. Returns its slot.
+    fn publish(&mut self, engine: &Engine) -> Result<u32> {
+        let io = engine.factory.io(&*self.file, self.written, false);
+        let segment = Arc::new(Segment::new(self.header, io, self.written, State::Sealed));
+        segment.set_synced(self.written);
+        for entry in &self.entries {
+            segment.note_timestamp(entry.timestamp);
+            if entry.tombstone {
+                segment.add_tombstone(entry.len);
+            }
+        }
+        // The order of the entries is that of `from`, so the hint gets a copy to sort.
+        let mut sorted = self.entries.clone();
+        engine.write_hint(&segment, &mut sorted);
+        self.segment = Some(Arc::clone(&segment));
+        engine.index.add_segment(segment)
+    }
+}
+
+fn write_output(file: &dyn File, header: &Header, bytes: &[u8], at: u64) -> Result<()> {
+    write_all_at(file, bytes, at).map_err(|e| Error::os(format_args!("write {}", file_name(header.id)), &e))
+}
+
+/// Whether the index has an entry at exactly this position.
+fn is_at(engine: &Engine, hash: KeyHash, position: Position) -> Result<bool> {
+    Ok(engine
+        .index
+        .read(hash)?
+        .candidates(hash)
+        .any(|candidate| candidate == position))
+}
+
+/// Marks the tombstones, sorted by hash, that hide a record of `other`. Where that cannot be told, all of them.
+fn mark_needed(engine: &Engine, other: &Segment, tombstones: &mut [Tombstone]) {
+    let names = (other.id(), other.identity());
+    let hint = HintReader::open(&*engine.storage, names, engine.hash_seed).filter(|h| h.covered() == other.len());
+    let told = hint.and_then(|hint| mark_by_hint(hint, tombstones).ok());
+    if told != Some(true) {
+        tombstones
+            .iter_mut()
+            .filter(|t| t.timestamp > other.min_timestamp())
+            .for_each(|t| t.needed = true);
+    }
+}
+
+/// As `mark_needed`. Whether the hint could be trusted.
+fn mark_by_hint(mut hint: HintReader, tombstones: &mut [Tombstone]) -> Result<bool> {
+    let mut at = 0;
+    while let Some(entry) = hint.peek()? {
+        while tombstones.get(at).is_some_and(|t| t.hash < entry.hash) {
+            at += 1;
+        }
+        let same = tombstones[at..].iter_mut().take_while(|t| t.hash == entry.hash);
+        same.filter(|t| !entry.tombstone && entry.timestamp < t.timestamp)
+            .for_each(|t| t.needed = true);
+        hint.advance();
+    }
+    hint.finish()
+}
+
+/// Bytes of the segment's tombstones that hide no record of any other segment: they have become garbage.
+pub(crate) fn useless_tombstones(engine: &Engine, segment: &Arc<Segment>) -> Result<u64> {
+    let names = (segment.id(), segment.identity());
+    let Some(mut hint) = HintReader::open(&*engine.storage, names, engine.hash_seed) else {
+        return Ok(0);
+    };
+    let mut tombstones = Vec::new();
+    while let Some(entry) = hint.peek()? {
+        if entry.tombstone {
+            let HintEntry {
+                hash,
+                timestamp,
+                offset,
+                len,
+                ..
+            } = entry;
+            tombstones.push(Tombstone {
+                hash,
+                timestamp,
+                input: 0,
+                offset,
+                len,
+                needed: false,
+            });
+        }
+        hint.advance();
+    }
+    if !hint.finish()? {
+        return Ok(0);
+    }
+    let newest = tombstones.iter().map(|t| t.timestamp).max().unwrap_or(i64::MIN);
+    for other in engine
+        .index
+        .segments()
+        .iter()
+        .filter(|s| !Arc::ptr_eq(s, segment) && s.min_timestamp() < newest)
+    {
+        mark_needed(engine, other, &mut tombstones);
+    }
+    Ok(tombstones.iter().filter(|t| !t.needed).map(|t| t.len).sum())
+}

@@ -1,0 +1,312 @@
+//! The store: open, get, set, delete, sync, compact, close.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use siphasher::sip::SipHasher13;
+
+use crate::append::{Appender, SegmentFactory};
+use crate::error::{Code, Error, Result};
+use crate::fork::Birthplace;
+use crate::index::{Index, KeyHash};
+use crate::log::header::HEADER_LEN;
+use crate::log::manifest::{self, Manifest, SegmentEntry};
+use crate::log::segment::{Segment, State};
+use crate::maintenance::{self, Maintenance};
+use crate::options::Options;
+use crate::read::ValueBuf;
+use crate::recovery;
+use crate::stats::{RecoveryInfo, Stats};
+use crate::storage::Storage;
+use crate::sync::GroupCommit;
+
+/// An open store. May be used from any number of threads at once.
+pub struct Store {
+    engine: Arc<Engine>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the parts of a store share.
+///
+/// Locks are taken in this order: maintenance, commit, append, segment table, shard.
+pub(crate) struct Engine {
+    pub storage: Arc<dyn Storage>,
+    pub options: Options,
+    pub factory: Arc<SegmentFactory>,
+    pub index: Index,
+    pub hash_seed: [u64; 2],
+    /// The append lock. Whoever changes an entry of the index holds it.
+    pub appender: Mutex<Appender>,
+    pub commit: GroupCommit,
+    pub maintenance: Maintenance,
+    /// Counts the manifests written. Only changes under the maintenance lock.
+    pub generation: AtomicU64,
+    pub recovery: RecoveryInfo,
+    birthplace: Birthplace,
+}
+
+impl Store {
+    /// Opens the database in the directory `path`, restoring what is there.
+    pub fn open(path: &Path, options: &Options) -> Result<Store> {
+        options.validate()?;
+        let storage = recovery::open_directory(path, options)?;
+        Store::open_on(storage, options)
+    }
+
+    /// Opens the database that `storage` holds.
+    pub(crate) fn open_on(storage: Arc<dyn Storage>, options: &Options) -> Result<Store> {
+        options.validate()?;
+        recovery::admit(&*storage, options)?;
+        storage.lock(options.read_only).map_err(|e| match e.kind() {
+            std::io::ErrorKind::WouldBlock => Error::new(
+                Code::Locked,
+                "another handle, in this process or another, has the database open",
+            ),
+            _ => Error::os("lock the database", &e),
+        })?;
+        let opened = recovery::open_engine(&storage, options, Birthplace::here()).and_then(|engine| {
+            let engine = Arc::new(engine);
+            let background = options.background && !options.read_only;
+            let thread = background.then(|| maintenance::spawn(&engine)).transpose()?;
+            Ok(Store { engine, thread })
+        });
+        opened.inspect_err(|_| storage.unlock())
+    }
+
+    /// Finds a key's value and has it stored to where `out` says. `None` if the key is not stored.
+    pub fn get_with<B: ValueBuf>(&self, key: &[u8], out: &mut B) -> Result<Option<usize>> {
+        self.check_process()?;
+        self.engine.get_with(key, out)
+    }
+
+    /// A key's value, if it is stored.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let mut value = Vec::new();
+        Ok(self.get_with(key, &mut value)?.map(|_| value))
+    }
+
+    /// Whether a key is stored.
+    pub fn exists(&self, key: &[u8]) -> Result<bool> {
+        self.check_process()?;
+        self.engine.exists(key)
+    }
+
+    /// Stores a value under a key, in place of any that was there.
+    pub fn set(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.check_process()?;
+        self.engine.set(key, value)
+    }
+
+    /// Removes a key. False if it was not stored; then nothing is written.
+    pub fn del(&self, key: &[u8]) -> Result<bool> {
+        self.check_process()?;
+        self.engine.del(key)
+    }
+
+    /// Makes everything acknowledged so far survive power loss.
+    pub fn sync(&self) -> Result<()> {
+        self.check_writable()?;
+        self.engine.sync_log()
+    }
+
+    /// Rewrites everything that is garbage by now.
+    pub fn compact(&self) -> Result<()> {
+        self.check_writable()?;
+        self.engine.compact()
+    }
+
+    /// Does up to about `budget` bytes of the work that is due: compaction, syncs at intervals. True if more is due.
+    pub fn maintain(&self, budget: u64) -> Result<bool> {
+        self.check_writable()?;
+        self.engine.maintain(budget)
+    }
+
+    /// Counters of this moment.
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+
+    /// What opening found and did.
+    pub fn recovery_info(&self) -> &RecoveryInfo {
+        &self.engine.recovery
+    }
+
+    /// An error in a forked child of the process that opened the store. Takes no lock, makes no system call.
+    #[inline]
+    pub fn check_process(&self) -> Result<()> {
+        self.engine.birthplace.check()
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        self.check_process()?;
+        if self.engine.options.read_only {
+            return Err(Error::new(Code::ReadOnly, "the store was opened for reading only"));
+        }
+        Ok(())
+    }
+
+    /// Syncs everything and closes the store. It is closed whatever the result: an error says that
+    /// what was written last may not be durable.
+    pub fn close(mut self) -> Result<()> {
+        self.shut_down()
+    }
+
+    fn shut_down(&mut self) -> Result<()> {
+        self.check_process()?;
+        self.engine.maintenance.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        let result = if self.engine.options.read_only {
+            Ok(())
+        } else {
+            self.engine.finish()
+        };
+        self.engine.storage.unlock();
+        result
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        if self.check_process().is_err() {
+            // A child has neither the thread nor the lock. What it inherited belongs to its parent.
+            std::mem::forget(self.thread.take());
+        } else if !self.engine.maintenance.stopped() {
+            let _ = self.shut_down();
+        }
+    }
+}
+
+impl Engine {
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn new(
+        options: &Options,
+        factory: Arc<SegmentFactory>,
+        index: Index,
+        manifest: &Manifest,
+        appender: Appender,
+        recovery: RecoveryInfo,
+        birthplace: Birthplace,
+    ) -> Engine {
+        Engine {
+            storage: Arc::clone(&factory.storage),
+            options: options.clone(),
+            factory,
+            index,
+            hash_seed: manifest.hash_seed,
+            appender: Mutex::new(appender),
+            commit: GroupCommit::default(),
+            maintenance: Maintenance::default(),
+            generation: AtomicU64::new(manifest.generation),
+            recovery,
+            birthplace,
+        }
+    }
+
+    /// Where a key belongs in the index. Keyed, so that nobody can choose keys that collide.
+    #[inline]
+    pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
+        hash_key(self.hash_seed, key)
+    }
+
+    /// Takes the append lock.
+    pub(crate) fn appender(&self) -> Result<MutexGuard<'_, Appender>> {
+        self.appender.lock().map_err(|_| {
+            Error::new(
+                Code::Internal,
+                "the store takes no more writes after an internal error; reopen it",
+            )
+        })
+    }
+
+    /// Makes a manifest of the live segments but for `without`, durable. A sync that fails poisons the store.
+    pub(crate) fn write_manifest(&self, without: &[Arc<Segment>]) -> Result<()> {
+        let manifest = {
+            let appender = self.appender()?;
+            let live = self.index.segments();
+            let staying = live.iter().filter(|s| !without.iter().any(|w| Arc::ptr_eq(w, s)));
+            let mut segments: Vec<SegmentEntry> = staying.map(manifest_entry).collect();
+            segments.sort_by_key(|s| s.id);
+            Manifest {
+                generation: self.generation.load(Relaxed) + 1,
+                hash_seed: self.hash_seed,
+                next_id: self.factory.next_id.load(Relaxed),
+                last_timestamp: appender.last_timestamp,
+                segments,
+            }
+        };
+        let replace = |e: std::io::Error| Error::os("replace MANIFEST", &e);
+        let sync_dir = || {
+            self.storage
+                .sync_dir()
+                .map_err(|e| self.poison("sync the directory", &e))
+        };
+        sync_dir()?;
+        let file = manifest.write_temp(&*self.storage).map_err(replace)?;
+        file.sync().map_err(|e| self.poison("sync MANIFEST", &e))?;
+        self.storage
+            .rename(manifest::TEMP_NAME, manifest::NAME)
+            .map_err(replace)?;
+        sync_dir()?;
+        self.generation.store(manifest.generation, Relaxed);
+        Ok(())
+    }
+
+    /// The last work of an open store: everything synced, trimmed, and described by hints and MANIFEST.
+    fn finish(&self) -> Result<()> {
+        let mut maintainer = self.maintenance.lock();
+        maintainer.abandon(self);
+        let finished = self.seal_everything();
+        maintainer.collect_retired(self);
+        finished
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let (keys, index_bytes) = self.index.usage();
+        let mut stats = Stats {
+            keys,
+            index_bytes,
+            mapped: self.factory.mapped,
+            ..Stats::default()
+        };
+        for segment in self.index.segments().iter() {
+            let frames = segment.len().saturating_sub(HEADER_LEN as u64);
+            stats.segments += 1;
+            stats.log_bytes += segment.len();
+            stats.dead_bytes += segment.dead().min(frames);
+            stats.live_bytes += frames.saturating_sub(segment.dead());
+            stats.tombstone_bytes += segment.tombstones();
+            stats.quarantined_segments += segment.quarantined() as u64;
+        }
+        stats.pinned_bytes = self.maintenance.pinned_bytes.load(Relaxed);
+        stats.compactions = self.maintenance.compactions.load(Relaxed);
+        stats.compacted_bytes = self.maintenance.compacted_bytes.load(Relaxed);
+        stats.syncs = self.commit.syncs.load(Relaxed);
+        stats
+    }
+}
+
+fn manifest_entry(segment: &Arc<Segment>) -> SegmentEntry {
+    SegmentEntry {
+        id: segment.id(),
+        identity: segment.identity(),
+        role: segment.role(),
+        sealed: segment.state() == State::Sealed,
+        synced_len: segment.synced(),
+        min_timestamp: segment.min_timestamp(),
+    }
+}
+
+/// SipHash-1-3 of a key (Aumasson and Bernstein, "SipHash: a fast short-input PRF").
+#[inline]
+pub(crate) fn hash_key(seed: [u64; 2], key: &[u8]) -> KeyHash {
+    KeyHash(SipHasher13::new_with_keys(seed[0], seed[1]).hash(key))
+}
+
+/// Locks what holds no invariant that a panic could have broken.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,66 @@
+//! Durability and space.
+
+use super::error::kv_status;
+use super::guard::guard;
+use super::store::{engine, kv_store};
+
+/// Makes everything acknowledged so far survive power loss. Returns when the disk has confirmed.
+///
+/// @return
+/// - KV_OK
+/// - KV_ERR_INVALID: `store` is NULL.
+/// - KV_ERR_READ_ONLY: the handle was opened for reading only.
+/// - KV_ERR_IO, KV_ERR_NO_SPACE: the sync failed. What reached the disk is unknown; the handle
+///   takes no more writes.
+/// - KV_ERR_POISONED: an earlier sync failed.
+/// - KV_ERR_NO_MEMORY, KV_ERR_FORKED, KV_ERR_INTERNAL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kv_sync(store: *mut kv_store) -> i32 {
+    guard(|| {
+        // SAFETY: NULL or an open handle, says the header.
+        unsafe { engine(store) }?.sync()?;
+        Ok(kv_status::KV_OK)
+    })
+}
+
+/// Gives back the space of all that is overwritten or deleted by the time of the call. Afterwards,
+/// if nobody writes meanwhile, the log holds live records only. Reads and writes by other threads
+/// go on.
+///
+/// Calling this is never needed: compaction runs by itself. A call takes as long as it takes to
+/// rewrite the segments that hold garbage.
+///
+/// @return
+/// - KV_OK
+/// - KV_ERR_INVALID: `store` is NULL.
+/// - KV_ERR_NO_SPACE: no room for the new segments. Nothing is lost.
+/// - KV_ERR_CORRUPT: a segment holds a record that cannot be read, and is kept as it is.
+/// - KV_ERR_READ_ONLY, KV_ERR_POISONED: this handle takes no writes.
+/// - KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_FORKED, KV_ERR_INTERNAL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kv_compact(store: *mut kv_store) -> i32 {
+    guard(|| {
+        // SAFETY: NULL or an open handle, says the header.
+        unsafe { engine(store) }?.compact()?;
+        Ok(kv_status::KV_OK)
+    })
+}
+
+/// Does some of the work that is waiting, automatic compaction above all, and returns after about
+/// `budget_bytes` bytes of it (at least one step). For programs that set KV_OPT_BACKGROUND to 0 and
+/// know when they have time; allowed in all others.
+///
+/// @return
+/// - KV_OK: more work is waiting; call again.
+/// - KV_DONE: nothing is left to do.
+/// - KV_ERR_INVALID: `store` is NULL.
+/// - KV_ERR_READ_ONLY, KV_ERR_POISONED: this handle takes no writes.
+/// - KV_ERR_NO_SPACE, KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_CORRUPT, KV_ERR_FORKED, KV_ERR_INTERNAL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kv_maintain(store: *mut kv_store, budget_bytes: u64) -> i32 {
+    guard(|| {
+        // SAFETY: NULL or an open handle, says the header.
+        let more = unsafe { engine(store) }?.maintain(budget_bytes)?;
+        Ok(if more { kv_status::KV_OK } else { kv_status::KV_DONE })
+    })
+}

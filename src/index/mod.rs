@@ -1,0 +1,419 @@
+//! The index: key hash -> position of the key's newest record. Keys are not kept in memory.
+//!
+//! 256 shards by the hash's top bits, each behind a reader-writer lock. A shard is a directory of
+//! [`chunk`]s (extendible hashing: "Extendible hashing — a fast access method for dynamic files",
+//! Fagin et al. 1979), so growth never stops a shard for longer than it takes to rehash 64 KiB.
+//!
+//! Beside its table each shard has the table of live segments. Whoever holds a shard's lock therefore
+//! has all that it takes to follow a position, and a segment that was taken out of every shard has no
+//! readers left but those that hold a reference of their own.
+
+mod chunk;
+mod position;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::error::{Code, Error, Result};
+use crate::log::segment::Segment;
+use chunk::{Candidates, Chunk};
+pub(crate) use position::Position;
+
+const SHARDS: usize = 256;
+/// Directories do not double beyond this: from there on chunks grow instead.
+const MAX_DEPTH: u32 = 16;
+
+/// A key's place in the index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct KeyHash(pub u64);
+
+impl KeyHash {
+    #[inline]
+    fn shard(self) -> usize {
+        (self.0 >> 56) as usize
+    }
+
+    #[inline]
+    fn tag(self) -> u32 {
+        (self.0 >> 24) as u32
+    }
+
+    /// Whether an index entry of one is an index entry of the other, as far as the index can tell.
+    pub(crate) fn same_entry(self, other: KeyHash) -> bool {
+        self.0 >> 24 == other.0 >> 24
+    }
+}
+
+/// The live segments, by slot.
+#[derive(Clone, Default)]
+pub(crate) struct Segments(Vec<Option<Arc<Segment>>>);
+
+impl Segments {
+    #[inline]
+    pub(crate) fn get(&self, slot: u32) -> Result<&Arc<Segment>> {
+        match self.0.get(slot as usize) {
+            Some(Some(segment)) => Ok(segment),
+            _ => Err(Error::new(
+                Code::Internal,
+                "the index names a segment that does not exist",
+            )),
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Segment>> {
+        self.0.iter().flatten()
+    }
+
+    pub(crate) fn slot_of(&self, segment: &Arc<Segment>) -> Option<u32> {
+        self.0
+            .iter()
+            .position(|s| s.as_ref().is_some_and(|s| Arc::ptr_eq(s, segment)))
+            .map(|i| i as u32)
+    }
+}
+
+/// The whole index.
+pub(crate) struct Index {
+    shards: Box<[RwLock<Shard>]>,
+    /// What every shard has a copy of. Held while the copies are replaced.
+    segments: Mutex<Arc<Segments>>,
+}
+
+impl Index {
+    pub(crate) fn new() -> Result<Index> {
+        let segments = Arc::new(Segments::default());
+        let mut shards = Vec::with_capacity(SHARDS);
+        for _ in 0..SHARDS {
+            shards.push(RwLock::new(Shard::new(Arc::clone(&segments))?));
+        }
+        Ok(Index {
+            shards: shards.into_boxed_slice(),
+            segments: Mutex::new(segments),
+        })
+    }
+
+    #[inline]
+    pub(crate) fn read(&self, hash: KeyHash) -> Result<RwLockReadGuard<'_, Shard>> {
+        self.shards[hash.shard()].read().map_err(|_| poisoned())
+    }
+
+    #[inline]
+    pub(crate) fn write(&self, hash: KeyHash) -> Result<RwLockWriteGuard<'_, Shard>> {
+        self.shards[hash.shard()].write().map_err(|_| poisoned())
+    }
+
+    /// The live segments of this moment.
+    pub(crate) fn segments(&self) -> Arc<Segments> {
+        Arc::clone(&self.lock_segments())
+    }
+
+    /// Makes a segment known to all shards, and so to readers. Returns its slot.
+    pub(crate) fn add_segment(&self, segment: Arc<Segment>) -> Result<u32> {
+        let mut current = self.lock_segments();
+        let mut next = Segments::clone(&current);
+        let free = next.0.iter().position(Option::is_none);
+        let slot = free.unwrap_or(next.0.len());
+        if slot >= position::MAX_SLOTS {
+            return Err(Error::new(
+                Code::NoSpace,
+                "too many segments: choose a larger segment size",
+            ));
+        }
+        match free {
+            Some(slot) => next.0[slot] = Some(segment),
+            None => next.0.push(Some(segment)),
+        }
+        self.publish(&mut current, next)?;
+        Ok(slot as u32)
+    }
+
+    /// Takes segments out of all shards. When this returns, no reader can come upon them any more; one
+    /// that came upon them before holds a reference.
+    pub(crate) fn remove_segments(&self, gone: &[Arc<Segment>]) -> Result<()> {
+        let mut current = self.lock_segments();
+        let mut next = Segments::clone(&current);
+        for slot in &mut next.0 {
+            if slot.as_ref().is_some_and(|s| gone.iter().any(|g| Arc::ptr_eq(g, s))) {
+                *slot = None;
+            }
+        }
+        self.publish(&mut current, next)
+    }
+
+    fn publish(&self, current: &mut MutexGuard<'_, Arc<Segments>>, next: Segments) -> Result<()> {
+        let next = Arc::new(next);
+        for shard in &self.shards {
+            shard.write().map_err(|_| poisoned())?.segments = Arc::clone(&next);
+        }
+        **current = next;
+        Ok(())
+    }
+
+    fn lock_segments(&self) -> MutexGuard<'_, Arc<Segments>> {
+        self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keys stored, and bytes of memory taken.
+    pub(crate) fn usage(&self) -> (u64, u64) {
+        let mut keys = 0;
+        let mut bytes = (SHARDS * size_of::<RwLock<Shard>>()) as u64;
+        for shard in &self.shards {
+            let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
+            keys += shard.keys;
+            bytes += shard.directory.bytes();
+        }
+        (keys, bytes)
+    }
+}
+
+fn poisoned() -> Error {
+    Error::new(
+        Code::Internal,
+        "the index is unusable after an internal error; reopen the store",
+    )
+}
+
+/// One part of the index: the keys whose hashes have the same top bits.
+#[repr(align(64))]
+pub(crate) struct Shard {
+    /// Counts the changes: what was found before is still true while this is the same.
+    version: u64,
+    keys: u64,
+    directory: Arc<Directory>,
+    segments: Arc<Segments>,
+}
+
+/// Chunks by the top bits of a tag. Shared with snapshots, like the chunks themselves.
+struct Directory {
+    /// So many top bits of the tag choose the entry of `map`.
+    depth: u32,
+    map: Vec<u32>,
+    chunks: Vec<Chunk>,
+}
+
+impl Shard {
+    fn new(segments: Arc<Segments>) -> Result<Shard> {
+        let directory = Directory {
+            depth: 0,
+            map: vec![0],
+            chunks: vec![Chunk::new(1, 0)?],
+        };
+        Ok(Shard {
+            version: 0,
+            keys: 0,
+            directory: Arc::new(directory),
+            segments,
+        })
+    }
+
+    #[inline]
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Where records may be whose key has this hash: nearly always one place for a key that is stored,
+    /// none for one that is not. Only the record itself can tell.
+    #[inline]
+    pub(crate) fn candidates(&self, hash: KeyHash) -> Candidates<'_> {
+        self.directory.chunk(hash.tag()).candidates(hash.tag())
+    }
+
+    #[inline]
+    pub(crate) fn segment(&self, position: Position) -> Result<&Arc<Segment>> {
+        self.segments.get(position.slot())
+    }
+
+    /// Makes sure that the next change to an entry of this hash cannot fail: room for one more, in
+    /// memory that is shared with no snapshot.
+    pub(crate) fn reserve(&mut self, hash: KeyHash) -> Result<()> {
+        let directory = self.own_directory()?;
+        let mut at = directory.map[directory.map_index(hash.tag())] as usize;
+        while directory.chunks[at].full() {
+            if directory.chunks[at].largest() && directory.chunks[at].depth() < MAX_DEPTH {
+                directory.split(at)?;
+                at = directory.map[directory.map_index(hash.tag())] as usize;
+            } else {
+                directory.chunks[at] = directory.chunks[at].grown()?;
+            }
+        }
+        directory.chunks[at].unshare()
+    }
+
+    /// Adds an entry. After `reserve`.
+    pub(crate) fn insert(&mut self, hash: KeyHash, position: Position) {
+        if let Some(chunk) = self.chunk_mut(hash) {
+            chunk.insert(hash.tag(), position);
+            self.keys += 1;
+            self.version += 1;
+        }
+    }
+
+    /// Moves an entry from one position to another; false if there is none at the old one. After `reserve`.
+    pub(crate) fn replace(&mut self, hash: KeyHash, old: Position, new: Position) -> bool {
+        let done = self
+            .chunk_mut(hash)
+            .is_some_and(|chunk| chunk.replace(hash.tag(), old, new));
+        self.version += done as u64;
+        done
+    }
+
+    /// Removes the entry at a position; false if there is none. After `reserve`.
+    pub(crate) fn remove(&mut self, hash: KeyHash, position: Position) -> bool {
+        let done = self
+            .chunk_mut(hash)
+            .is_some_and(|chunk| chunk.remove(hash.tag(), position));
+        self.keys -= done as u64;
+        self.version += done as u64;
+        done
+    }
+
+    /// The chunk of this hash, to be changed; `reserve` has made it this shard's own.
+    #[inline]
+    fn chunk_mut(&mut self, hash: KeyHash) -> Option<&mut Chunk> {
+        let directory = Arc::get_mut(&mut self.directory);
+        debug_assert!(directory.is_some(), "reserve comes first");
+        let directory = directory?;
+        let at = directory.map[directory.map_index(hash.tag())] as usize;
+        Some(&mut directory.chunks[at])
+    }
+
+    fn own_directory(&mut self) -> Result<&mut Directory> {
+        if Arc::get_mut(&mut self.directory).is_none() {
+            self.directory = Arc::new(self.directory.try_clone()?);
+        }
+        Arc::get_mut(&mut self.directory).ok_or_else(poisoned)
+    }
+}
+
+impl Directory {
+    #[inline]
+    fn map_index(&self, tag: u32) -> usize {
+        ((tag as u64) << self.depth >> 32) as usize
+    }
+
+    #[inline]
+    fn chunk(&self, tag: u32) -> &Chunk {
+        &self.chunks[self.map[self.map_index(tag)] as usize]
+    }
+
+    /// Replaces a chunk by two, each with half of its entries.
+    fn split(&mut self, at: usize) -> Result<()> {
+        if self.chunks[at].depth() == self.depth {
+            self.double()?;
+        }
+        self.chunks.try_reserve(1).map_err(|_| Error::no_memory("the index"))?;
+        let (low, high) = self.chunks[at].split()?;
+        let new = self.chunks.len() as u32;
+        // The entries of the old chunk are next to each other, and the upper half of them has the bit set.
+        let first = self.map.iter().position(|&c| c == at as u32).unwrap_or(0);
+        let count = 1 << (self.depth - low.depth() + 1);
+        self.map[first + count / 2..first + count].fill(new);
+        self.chunks[at] = low;
+        self.chunks.push(high);
+        Ok(())
+    }
+
+    fn double(&mut self) -> Result<()> {
+        let mut map = Vec::new();
+        map.try_reserve_exact(self.map.len() * 2)
+            .map_err(|_| Error::no_memory("the index"))?;
+        map.extend(self.map.iter().flat_map(|&c| [c, c]));
+        self.map = map;
+        self.depth += 1;
+        Ok(())
+    }
+
+    fn try_clone(&self) -> Result<Directory> {
+        let (mut map, mut chunks) = (Vec::new(), Vec::new());
+        map.try_reserve_exact(self.map.len())
+            .map_err(|_| Error::no_memory("the index"))?;
+        chunks
+            .try_reserve_exact(self.chunks.len())
+            .map_err(|_| Error::no_memory("the index"))?;
+        map.extend_from_slice(&self.map);
+        chunks.extend(self.chunks.iter().cloned());
+        Ok(Directory {
+            depth: self.depth,
+            map,
+            chunks,
+        })
+    }
+
+    fn bytes(&self) -> u64 {
+        let chunks: usize = self.chunks.iter().map(Chunk::bytes).sum();
+        let directory = size_of::<Directory>()
+            + self.map.capacity() * size_of::<u32>()
+            + self.chunks.capacity() * size_of::<Chunk>();
+        (chunks + directory) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hash(n: u64) -> KeyHash {
+        KeyHash(
+            n.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                .rotate_left(29)
+                .wrapping_mul(0xbf58_476d_1ce4_e5b9),
+        )
+    }
+
+    fn add(index: &Index, n: u64) {
+        let mut shard = index.write(hash(n)).unwrap();
+        shard.reserve(hash(n)).unwrap();
+        shard.insert(hash(n), Position::new(0, 64 + n, 50));
+    }
+
+    #[test]
+    fn entries_are_found_replaced_and_removed_at_any_size() {
+        let index = Index::new().unwrap();
+        const N: u64 = 300_000;
+        // All in one shard too, so that its directory doubles.
+        for n in 0..N {
+            add(&index, n);
+            let crowded = KeyHash(hash(n).0 >> 8);
+            let mut shard = index.write(crowded).unwrap();
+            shard.reserve(crowded).unwrap();
+            shard.insert(crowded, Position::new(1, 64 + n, 50));
+        }
+        for n in 0..N {
+            let at = Position::new(0, 64 + n, 50);
+            let moved = Position::new(2, 64 + n, 50);
+            let mut shard = index.write(hash(n)).unwrap();
+            assert!(shard.candidates(hash(n)).any(|p| p == at));
+            shard.reserve(hash(n)).unwrap();
+            assert!(shard.replace(hash(n), at, moved));
+            assert!(!shard.replace(hash(n), at, moved));
+            if n % 2 == 0 {
+                assert!(shard.remove(hash(n), moved));
+            }
+            drop(shard);
+            let crowded = KeyHash(hash(n).0 >> 8);
+            assert!(
+                index
+                    .read(crowded)
+                    .unwrap()
+                    .candidates(crowded)
+                    .any(|p| p == Position::new(1, 64 + n, 50))
+            );
+        }
+        assert_eq!(index.usage().0, N / 2 + N);
+    }
+
+    #[test]
+    fn memory_stays_near_24_bytes_a_key() {
+        let index = Index::new().unwrap();
+        let (mut n, mut samples) = (0, Vec::new());
+        for target in (1..=20).map(|i| i * 100_000) {
+            while n < target {
+                add(&index, n);
+                n += 1;
+            }
+            samples.push(index.usage().1 as f64 / n as f64);
+        }
+        let mean = samples.iter().sum::<f64>() / samples.len() as f64;
+        assert!(mean < 24.0, "{mean} bytes a key on average: {samples:?}");
+        assert!(samples.iter().all(|&s| s < 34.0), "{samples:?}");
+    }
+}

@@ -1,0 +1,51 @@
+//! kvstore: an embedded, log-structured key-value store on the Bitcask model.
+//!
+//! Every write is appended to a log; an in-memory hash index maps each key to the position of its newest record, so a
+//! read is one index probe and one access to the log. Compaction rewrites segments of the log, keeping only what is live.
+//!
+//! The modules, each using only those below it:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `ffi` | the C interface: the only place that sees a caller's raw pointers |
+//! | [`engine`] | open, get, set, delete, sync, compact, close |
+//! | `read`, `write` | what a get and a set do |
+//! | `append`, `sync` | the end of the log; making it durable, once for all who wait |
+//! | `maintenance`, `compact`, `seal` | the work that nobody waits for |
+//! | `recovery`, `chain`, `load` | opening: what a crash left, and the index made from it |
+//! | `index` | key hash -> position |
+//! | `log` | the formats on disk: segment, record, hint, manifest |
+//! | `storage` | the door to the operating system |
+
+mod append;
+mod chain;
+mod compact;
+pub mod engine;
+pub mod error;
+mod ffi;
+mod fork;
+mod index;
+mod load;
+mod log;
+mod maintenance;
+#[cfg(test)]
+mod model_tests;
+pub mod options;
+mod read;
+mod recovery;
+mod seal;
+pub mod stats;
+mod storage;
+mod sync;
+mod write;
+
+pub use engine::Store;
+pub use error::{Code, Error, Result};
+pub use options::{IoPath, Options, SyncLevel};
+pub use read::ValueBuf;
+pub use stats::{RecoveryInfo, Stats};
+
+/// The longest key, in bytes.
+pub const MAX_KEY_LEN: usize = 64 << 10;
+/// The longest value, in bytes.
+pub const MAX_VALUE_LEN: u64 = u32::MAX as u64;

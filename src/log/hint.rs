@@ -1,0 +1,189 @@
+//! Hints: what opening needs to know of a segment, so that it need not read the segment.
+//!
+//! ```text
+//! hint   = header entry* crc
+//! header = magic "kvhint1\n", segment id u64, segment identity u64, covered length u64, seed 2 x u64,
+//!          count u64, reserved u64 = 0                                             (64 bytes)
+//! entry  = hash u64, position u64 (bit 63: tombstone), length u64, timestamp i64   (32 bytes)
+//! crc    = u32, CRC32C of everything before it
+//! ```
+//!
+//! All numbers are little-endian. There is an entry for each record of the segment before the covered
+//! length, stale ones included, sorted by hash, then timestamp. A hint that does not match its segment is
+//! as good as none.
+
+use std::sync::Arc;
+
+use wincode::{SchemaRead, SchemaWrite};
+
+use crate::error::{Error, Result};
+use crate::storage::{File, Storage, create_anew, read_exact_at, write_all_at};
+
+const MAGIC: [u8; 8] = *b"kvhint1\n";
+const HEADER_LEN: usize = 64;
+const ENTRY_LEN: usize = 32;
+const TOMBSTONE: u64 = 1 << 63;
+/// Entries read or written at once.
+const BLOCK: usize = 2048;
+
+/// What a hint says of one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HintEntry {
+    pub hash: u64,
+    pub offset: u64,
+    pub len: u64,
+    pub timestamp: i64,
+    pub tombstone: bool,
+}
+
+#[derive(SchemaRead, SchemaWrite)]
+struct Layout {
+    magic: [u8; 8],
+    id: u64,
+    identity: u64,
+    covered: u64,
+    seed: [u64; 2],
+    count: u64,
+    reserved: u64,
+}
+
+/// The name of a segment's hint.
+pub(crate) fn name(id: u64) -> String {
+    format!("{id:010}.hint")
+}
+
+/// Writes the hint of the first `covered` bytes of a segment and makes its content durable.
+/// Sorts `entries`.
+pub(crate) fn write(
+    storage: &dyn Storage,
+    (id, identity): (u64, u64),
+    covered: u64,
+    seed: [u64; 2],
+    entries: &mut [HintEntry],
+) -> std::io::Result<()> {
+    entries.sort_unstable_by_key(|e| (e.hash, e.timestamp));
+    let name = name(id);
+    let file = create_anew(storage, &name)?;
+    let count = entries.len() as u64;
+    let layout = Layout {
+        magic: MAGIC,
+        id,
+        identity,
+        covered,
+        seed,
+        count,
+        reserved: 0,
+    };
+    let mut block = wincode::serialize(&layout).map_err(std::io::Error::other)?;
+    let (mut crc, mut at) = (0, 0);
+    for chunk in entries.chunks(BLOCK) {
+        for e in chunk {
+            let flag = if e.tombstone { TOMBSTONE } else { 0 };
+            for number in [e.hash, e.offset | flag, e.len, e.timestamp as u64] {
+                block.extend(number.to_le_bytes());
+            }
+        }
+        write_all_at(&*file, &block, at)?;
+        crc = crc32c::crc32c_append(crc, &block);
+        at += block.len() as u64;
+        block.clear();
+    }
+    crc = crc32c::crc32c_append(crc, &block);
+    block.extend(crc.to_le_bytes());
+    write_all_at(&*file, &block, at)?;
+    file.sync()
+}
+
+/// Reads a hint front to back, in the order of the hashes. What it yields is to be trusted only once
+/// [`HintReader::finish`] has found the checksum right.
+pub(crate) struct HintReader {
+    file: Arc<dyn File>,
+    covered: u64,
+    /// Entries not yet read from the file.
+    unread: u64,
+    at: u64,
+    crc: u32,
+    block: Vec<u8>,
+    taken: usize,
+}
+
+impl HintReader {
+    /// Opens the hint of a segment; `None` if there is none, or it belongs to something else.
+    pub(crate) fn open(storage: &dyn Storage, (id, identity): (u64, u64), seed: [u64; 2]) -> Option<HintReader> {
+        let file = storage.open(&name(id), false).ok()?;
+        let mut header = [0; HEADER_LEN];
+        read_exact_at(&*file, &mut header, 0).ok()?;
+        let layout: Layout = wincode::deserialize_exact(&header).ok()?;
+        let expected_len = layout
+            .count
+            .checked_mul(ENTRY_LEN as u64)?
+            .checked_add((HEADER_LEN + 4) as u64)?;
+        let fits = layout.magic == MAGIC
+            && layout.id == id
+            && layout.identity == identity
+            && layout.seed == seed
+            && layout.reserved == 0
+            && file.len().ok()? == expected_len;
+        let (at, crc) = (HEADER_LEN as u64, crc32c::crc32c(&header));
+        let (covered, unread) = (layout.covered, layout.count);
+        fits.then(|| HintReader {
+            file,
+            covered,
+            unread,
+            at,
+            crc,
+            block: Vec::new(),
+            taken: 0,
+        })
+    }
+
+    /// The length of the segment that the hint covers.
+    pub(crate) fn covered(&self) -> u64 {
+        self.covered
+    }
+
+    /// The next entry, without taking it; `None` at the end.
+    pub(crate) fn peek(&mut self) -> Result<Option<HintEntry>> {
+        if self.taken == self.block.len() {
+            if self.unread == 0 {
+                return Ok(None);
+            }
+            self.read_block()?;
+        }
+        let bytes = &self.block[self.taken..self.taken + ENTRY_LEN];
+        let number = |i: usize| u64::from_le_bytes(bytes[i * 8..i * 8 + 8].try_into().unwrap_or_default());
+        Ok(Some(HintEntry {
+            hash: number(0),
+            offset: number(1) & !TOMBSTONE,
+            len: number(2),
+            timestamp: number(3) as i64,
+            tombstone: number(1) & TOMBSTONE != 0,
+        }))
+    }
+
+    /// Takes the entry that `peek` showed.
+    pub(crate) fn advance(&mut self) {
+        self.taken += ENTRY_LEN;
+    }
+
+    /// Reads what is left and says whether the checksum of the whole hint is right.
+    pub(crate) fn finish(mut self) -> Result<bool> {
+        while self.unread > 0 {
+            self.read_block()?;
+        }
+        let mut crc = [0; 4];
+        read_exact_at(&*self.file, &mut crc, self.at).map_err(|e| Error::os("read a hint", &e))?;
+        Ok(u32::from_le_bytes(crc) == self.crc)
+    }
+
+    fn read_block(&mut self) -> Result<()> {
+        let count = self.unread.min(BLOCK as u64) as usize;
+        self.block.resize(count * ENTRY_LEN, 0);
+        read_exact_at(&*self.file, &mut self.block, self.at).map_err(|e| Error::os("read a hint", &e))?;
+        self.crc = crc32c::crc32c_append(self.crc, &self.block);
+        self.at += self.block.len() as u64;
+        self.unread -= count as u64;
+        self.taken = 0;
+        Ok(())
+    }
+}

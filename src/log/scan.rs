@@ -1,0 +1,285 @@
+//! Reading a segment frame by frame, through a window of bounded size.
+//!
+//! Everything that walks a log goes through here: recovery, compaction and the making of hints. A record
+//! larger than the window has its checksum verified piece by piece; only its head is kept.
+
+use std::sync::Arc;
+
+use super::header::HEADER_LEN;
+use super::record::{self, CRC_LEN, Head, Kind, MARK_LEN, PREFIX_LEN, Prefix};
+use crate::MAX_KEY_LEN;
+use crate::error::{Code, Error, Result};
+use crate::storage::{File, read_exact_at};
+
+const WINDOW_LEN: usize = 256 << 10;
+
+/// What stands at the scanner's place in the log.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Item<'a> {
+    /// An intact record of `len` bytes at `offset`.
+    Record { offset: u64, len: u64, head: Head<'a> },
+    /// An intact sync mark: everything before this offset has been synced.
+    Mark(u64),
+    /// Zeros, or the end of the file.
+    End,
+    /// Bytes that are no intact frame. The scanner stays in front of them.
+    Bad(&'static str),
+}
+
+/// Walks over the frames of one segment.
+pub(crate) struct Scanner {
+    name: String,
+    file: Arc<dyn File>,
+    /// Where the next frame is expected.
+    at: u64,
+    /// Nothing is read beyond this offset.
+    end: u64,
+    /// Where the batch begins, and where its payload ends, that the next record belongs to.
+    batch: Option<(u64, u64)>,
+    window: Vec<u8>,
+    window_at: u64,
+}
+
+impl Scanner {
+    /// A scanner of the frames between the offsets `start` and `end`; `start` is the start of a frame.
+    pub(crate) fn new(name: &str, file: Arc<dyn File>, start: u64, end: u64) -> Result<Scanner> {
+        let mut window = Vec::new();
+        let len = WINDOW_LEN
+            .min(usize::try_from(end.saturating_sub(start)).unwrap_or(WINDOW_LEN))
+            .max(HEADER_LEN);
+        window.try_reserve_exact(len).map_err(|_| Error::no_memory("a scan"))?;
+        Ok(Scanner {
+            name: name.to_owned(),
+            file,
+            at: start,
+            end,
+            batch: None,
+            window,
+            window_at: 0,
+        })
+    }
+
+    /// Where the next frame is expected. After [`Item::End`] or [`Item::Bad`]: where that was found.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// Where the last complete frame ends: a batch that breaks off counts for nothing.
+    pub(crate) fn good_end(&self) -> u64 {
+        self.batch.map_or(self.at, |(start, _)| start)
+    }
+
+    /// Hands the bytes of a frame that `next` has shown to `take`, piece by piece.
+    pub(crate) fn copy_frame(
+        &mut self,
+        offset: u64,
+        len: u64,
+        mut take: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut done = 0;
+        while done < len {
+            let piece = self.peek(offset + done, (len - done).min(WINDOW_LEN as u64) as usize)?;
+            if piece.is_empty() {
+                return Err(Error::corrupt(&self.name, offset, "the file changes while it is read"));
+            }
+            done += piece.len() as u64;
+            take(piece)?;
+        }
+        Ok(())
+    }
+
+    /// The next frame. A frame that is intact but uses what this version does not know is an error.
+    pub(crate) fn next(&mut self) -> Result<Item<'_>> {
+        if self.batch.is_some_and(|(_, end)| end == self.at) {
+            self.batch = None;
+            self.at += CRC_LEN as u64;
+        }
+        let at = self.at;
+        let limit = self.batch.map_or(self.end, |(_, end)| end);
+        let prefix_bytes = self.peek(at, PREFIX_LEN)?;
+        let Ok(prefix_bytes) = <[u8; PREFIX_LEN]>::try_from(prefix_bytes) else {
+            let zeros = prefix_bytes.iter().all(|&b| b == 0);
+            return Ok(if zeros {
+                Item::End
+            } else {
+                Item::Bad("less than a frame")
+            });
+        };
+        if prefix_bytes == [0; PREFIX_LEN] && self.batch.is_none() {
+            return Ok(Item::End);
+        }
+        let Some(prefix) = Prefix::parse(prefix_bytes) else {
+            return Ok(Item::Bad("impossible length"));
+        };
+        if prefix.frame_len > limit - at {
+            return Ok(Item::Bad("the frame reaches beyond the end"));
+        }
+        if !self.crc_matches(at, prefix.frame_len)? {
+            return Ok(Item::Bad("checksum mismatch"));
+        }
+        match prefix.kind {
+            Kind::Unknown => self.unknown("a frame with unknown flags"),
+            Kind::Batch if self.batch.is_some() => Ok(Item::Bad("a batch in a batch")),
+            Kind::Batch => {
+                self.batch = Some((at, at + prefix.frame_len - CRC_LEN as u64));
+                self.at += PREFIX_LEN as u64;
+                self.next()
+            }
+            Kind::Mark => {
+                self.at += MARK_LEN as u64;
+                let offset = record::decode_mark(self.peek(at, MARK_LEN)?);
+                Ok(Item::Mark(offset.unwrap_or(0)))
+            }
+            Kind::Record => {
+                let head_len = Head::max_len(MAX_KEY_LEN).min(prefix.frame_len as usize);
+                if Head::parse(self.peek(at, head_len)?, prefix.frame_len).is_none() {
+                    return self.unknown("a record of unknown form");
+                }
+                self.at += prefix.frame_len;
+                match Head::parse(self.peek(at, head_len)?, prefix.frame_len) {
+                    Some(head) => Ok(Item::Record {
+                        offset: at,
+                        len: prefix.frame_len,
+                        head,
+                    }),
+                    None => Ok(Item::Bad("the file changes while it is read")),
+                }
+            }
+        }
+    }
+
+    /// Goes on after [`Item::Bad`] at the next intact frame that can be found, or at the end. Returns the
+    /// length and the key of the damaged record, as far as they can be read: both may be wrong.
+    pub(crate) fn skip_bad(&mut self) -> Result<Option<(u64, Vec<u8>)>> {
+        let bad = self.at;
+        self.batch = None;
+        let mut damaged = None;
+        let prefix_bytes = self.peek(bad, PREFIX_LEN)?.try_into().unwrap_or([0; PREFIX_LEN]);
+        if let Some(prefix) = Prefix::parse(prefix_bytes)
+            && prefix.kind == Kind::Record
+            && prefix.frame_len <= self.end - bad
+        {
+            let head_len = Head::max_len(MAX_KEY_LEN).min(prefix.frame_len as usize);
+            let head = Head::parse(self.peek(bad, head_len)?, prefix.frame_len);
+            damaged = head.map(|head| (prefix.frame_len, head.key.to_vec()));
+            let after = bad + prefix.frame_len;
+            if after == self.end || self.is_frame(after)? {
+                self.at = after;
+                return Ok(damaged);
+            }
+        }
+        self.at = self.find_frame(bad + 1)?;
+        Ok(damaged)
+    }
+
+    /// The first offset from `from` on where an intact frame stands, or the end. Gives up, and so
+    /// skips the rest, once it has read four times as much as there is: a hostile file is not worth more.
+    fn find_frame(&mut self, from: u64) -> Result<u64> {
+        let mut budget = 4 * self.end.saturating_sub(from);
+        let mut at = from;
+        while at + PREFIX_LEN as u64 <= self.end {
+            let prefix = Prefix::parse(self.peek(at, PREFIX_LEN)?.try_into().unwrap_or([0; PREFIX_LEN]));
+            if let Some(prefix) = prefix
+                && prefix.kind != Kind::Unknown
+                && prefix.frame_len <= self.end - at
+            {
+                if self.crc_matches(at, prefix.frame_len)? {
+                    return Ok(at);
+                }
+                let Some(left) = budget.checked_sub(prefix.frame_len) else {
+                    break;
+                };
+                budget = left;
+            }
+            at += 1;
+        }
+        Ok(self.end)
+    }
+
+    /// The highest offset that an intact sync mark behind the scanner's place names. Frame boundaries are
+    /// followed where they can be; where they are lost, marks are looked for at every byte.
+    pub(crate) fn last_mark(&mut self) -> Result<u64> {
+        let mut synced = 0;
+        loop {
+            match self.next()? {
+                Item::Record { .. } => {}
+                Item::Mark(offset) => synced = synced.max(offset),
+                Item::End => return Ok(synced),
+                Item::Bad(_) => {
+                    self.skip_bad()?;
+                }
+            }
+        }
+    }
+
+    /// Whether an intact frame, or the zeros behind the last one, stands at `at`.
+    fn is_frame(&mut self, at: u64) -> Result<bool> {
+        let Ok(bytes) = <[u8; PREFIX_LEN]>::try_from(self.peek(at, PREFIX_LEN)?) else {
+            return Ok(false);
+        };
+        if bytes == [0; PREFIX_LEN] {
+            return Ok(true);
+        }
+        match Prefix::parse(bytes) {
+            Some(prefix) if prefix.frame_len <= self.end - at => self.crc_matches(at, prefix.frame_len),
+            _ => Ok(false),
+        }
+    }
+
+    fn unknown<T>(&self, what: &str) -> Result<T> {
+        Err(Error::new(
+            Code::Format,
+            format!("{}: offset {}: {what}: written by a newer version?", self.name, self.at),
+        ))
+    }
+
+    /// Verifies the checksum of the frame at `at`, which lies within the end.
+    fn crc_matches(&mut self, at: u64, frame_len: u64) -> Result<bool> {
+        let body_end = at + frame_len - CRC_LEN as u64;
+        let (mut crc, mut offset) = (0, at);
+        while offset < body_end {
+            let len = (body_end - offset).min(WINDOW_LEN as u64) as usize;
+            let piece = self.peek(offset, len)?;
+            if piece.len() < len {
+                return Ok(false);
+            }
+            crc = crc32c::crc32c_append(crc, piece);
+            offset += len as u64;
+        }
+        Ok(self.peek(body_end, CRC_LEN)? == crc.to_le_bytes())
+    }
+
+    /// The `len` bytes at `offset`, at most a window's length; fewer where the end is nearer.
+    fn peek(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
+        let len = len.min(usize::try_from(self.end.saturating_sub(offset)).unwrap_or(usize::MAX));
+        let window_end = self.window_at + self.window.len() as u64;
+        if offset < self.window_at || offset + len as u64 > window_end {
+            let fill = (self.end - offset.min(self.end)).min(self.window.capacity() as u64) as usize;
+            self.window.resize(fill.max(len), 0);
+            self.window_at = offset;
+            if let Err(e) = read_exact_at(&*self.file, &mut self.window, offset) {
+                self.window.clear();
+                return Err(Error::os(format_args!("read {} at offset {offset}", self.name), &e));
+            }
+        }
+        let start = (offset - self.window_at) as usize;
+        Ok(&self.window[start..start + len])
+    }
+}
+
+/// Whether all bytes of the file from `from` on are zero; else the offset behind the last that is not.
+pub(crate) fn end_of_data(name: &str, file: &dyn File, from: u64) -> Result<u64> {
+    let os = |e: &std::io::Error| Error::os(format_args!("read {name}"), e);
+    let end = file.len().map_err(|e| os(&e))?;
+    let mut buffer = vec![0; WINDOW_LEN];
+    let (mut at, mut data_end) = (from, from);
+    while at < end {
+        let piece = &mut buffer[..(end - at).min(WINDOW_LEN as u64) as usize];
+        read_exact_at(file, piece, at).map_err(|e| os(&e))?;
+        if let Some(last) = piece.iter().rposition(|&b| b != 0) {
+            data_end = at + last as u64 + 1;
+        }
+        at += piece.len() as u64;
+    }
+    Ok(data_end)
+}

@@ -1,0 +1,287 @@
+//! One segment of the log: an append-only file of frames, and how to read a frame of it.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::*};
+use std::sync::{Arc, Mutex};
+
+use super::header::{Header, LogEnd, Role};
+use super::record::{CRC_LEN, Kind, PREFIX_LEN, Prefix};
+use crate::error::{Error, Result};
+use crate::storage::{File, Map, Storage, read_exact_at};
+
+/// The name of a segment's file.
+pub(crate) fn file_name(id: u64) -> String {
+    format!("{id:010}.log")
+}
+
+/// How far a segment has come in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+#[repr(u8)]
+pub(crate) enum State {
+    /// Takes appends.
+    Active = 0,
+    /// Complete, but not known to be synced.
+    Rotated = 1,
+    /// Synced and listed so in MANIFEST. Its bytes never change again.
+    Sealed = 2,
+    /// No longer part of the database; its file goes when nobody holds it any more.
+    Retired = 3,
+}
+
+/// Where a segment's bytes are read from.
+pub(crate) enum SegmentIo {
+    Mapped(Map),
+    /// By system calls, through a descriptor of the cache.
+    Calls(Arc<FileCache>),
+}
+
+/// A segment of the log, or of compaction's output.
+pub(crate) struct Segment {
+    header: Header,
+    name: String,
+    io: SegmentIo,
+    /// Bytes that hold the header and frames. Grows while the segment is active.
+    len: AtomicU64,
+    state: AtomicU8,
+    dead: AtomicU64,
+    tombstones: AtomicU64,
+    min_timestamp: AtomicI64,
+    quarantined: AtomicBool,
+    /// There is a hint that covers all of it.
+    hinted: AtomicBool,
+    /// So many bytes are known to be synced; 0 means that not even the file's name is.
+    synced: AtomicU64,
+    /// The count of retirements when this segment's tombstones were last found to be needed.
+    checked: AtomicU64,
+}
+
+impl Segment {
+    pub(crate) fn new(header: Header, io: SegmentIo, len: u64, state: State) -> Segment {
+        Segment {
+            name: file_name(header.id),
+            header,
+            io,
+            len: AtomicU64::new(len),
+            state: AtomicU8::new(state as u8),
+            dead: AtomicU64::new(0),
+            tombstones: AtomicU64::new(0),
+            min_timestamp: AtomicI64::new(i64::MAX),
+            quarantined: AtomicBool::new(false),
+            hinted: AtomicBool::new(false),
+            synced: AtomicU64::new(0),
+            checked: AtomicU64::new(u64::MAX),
+        }
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.header.id
+    }
+
+    pub(crate) fn identity(&self) -> u64 {
+        self.header.identity
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        self.header.role
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Bytes that hold the header and frames.
+    pub(crate) fn len(&self) -> u64 {
+        self.len.load(Acquire)
+    }
+
+    /// Lets readers see the frames before `len`.
+    pub(crate) fn publish_len(&self, len: u64) {
+        self.len.store(len, Release);
+    }
+
+    pub(crate) fn state(&self) -> State {
+        match self.state.load(Acquire) {
+            0 => State::Active,
+            1 => State::Rotated,
+            2 => State::Sealed,
+            _ => State::Retired,
+        }
+    }
+
+    pub(crate) fn set_state(&self, state: State) {
+        self.state.store(state as u8, Release);
+    }
+
+    /// Bytes of frames that nobody needs any more.
+    pub(crate) fn dead(&self) -> u64 {
+        self.dead.load(Relaxed).min(self.len())
+    }
+
+    pub(crate) fn add_dead(&self, bytes: u64) {
+        self.dead.fetch_add(bytes, Relaxed);
+    }
+
+    /// Bytes of tombstones, needed or not.
+    pub(crate) fn tombstones(&self) -> u64 {
+        self.tombstones.load(Relaxed)
+    }
+
+    pub(crate) fn add_tombstone(&self, bytes: u64) {
+        self.tombstones.fetch_add(bytes, Relaxed);
+    }
+
+    /// The least timestamp of the records, `i64::MAX` if there is none.
+    pub(crate) fn min_timestamp(&self) -> i64 {
+        self.min_timestamp.load(Relaxed)
+    }
+
+    pub(crate) fn note_timestamp(&self, timestamp: i64) {
+        self.min_timestamp.fetch_min(timestamp, Relaxed);
+    }
+
+    /// Whether compaction must leave the segment alone, for it holds a record that cannot be read.
+    pub(crate) fn quarantined(&self) -> bool {
+        self.quarantined.load(Relaxed)
+    }
+
+    pub(crate) fn quarantine(&self) {
+        self.quarantined.store(true, Relaxed);
+    }
+
+    /// Whether there is a hint that covers all of it.
+    pub(crate) fn hinted(&self) -> bool {
+        self.hinted.load(Relaxed)
+    }
+
+    pub(crate) fn set_hinted(&self, hinted: bool) {
+        self.hinted.store(hinted, Relaxed);
+    }
+
+    /// So many bytes are known to be synced; 0 means that not even the file's name is.
+    pub(crate) fn synced(&self) -> u64 {
+        self.synced.load(Acquire)
+    }
+
+    pub(crate) fn set_synced(&self, len: u64) {
+        self.synced.fetch_max(len, AcqRel);
+    }
+
+    pub(crate) fn checked(&self) -> u64 {
+        self.checked.load(Relaxed)
+    }
+
+    pub(crate) fn set_checked(&self, retirements: u64) {
+        self.checked.store(retirements, Relaxed);
+    }
+
+    pub(crate) fn io(&self) -> &SegmentIo {
+        &self.io
+    }
+
+    /// The bytes from `offset` on for `len`, if the segment is mapped and holds them.
+    #[inline]
+    pub(crate) fn mapped(&self, offset: u64, len: u64) -> Option<&[u8]> {
+        let SegmentIo::Mapped(map) = &self.io else { return None };
+        if offset.checked_add(len)? > self.len() {
+            return None;
+        }
+        // SAFETY: bytes before the published length are inside the file and are never stored to again:
+        // the appender writes behind it only, and sealing or retiring changes nothing before it.
+        unsafe { map.bytes(offset as usize, len as usize) }
+    }
+
+    /// The whole frame at `offset`, if the segment is mapped and a frame of plausible length stands there.
+    #[inline]
+    pub(crate) fn mapped_record(&self, offset: u64) -> Option<&[u8]> {
+        let prefix = self.mapped(offset, PREFIX_LEN as u64)?;
+        let prefix = Prefix::parse(prefix.try_into().ok()?)?;
+        if prefix.kind != Kind::Record {
+            return None;
+        }
+        self.mapped(offset, prefix.frame_len)
+    }
+
+    /// Fills `buf` from `offset` on, by whichever way the segment is read.
+    pub(crate) fn read_exact(&self, buf: &mut [u8], offset: u64) -> Result<()> {
+        match &self.io {
+            SegmentIo::Mapped(_) => match self.mapped(offset, buf.len() as u64) {
+                Some(bytes) => buf.copy_from_slice(bytes),
+                None => return Err(Error::corrupt(&self.name, offset, "beyond the end of the segment")),
+            },
+            SegmentIo::Calls(cache) => {
+                let os = |e| Error::os(format_args!("read {} at offset {offset}", self.name), &e);
+                let file = cache.get(&self.name).map_err(os)?;
+                read_exact_at(&*file, buf, offset).map_err(|e| match e.kind() {
+                    std::io::ErrorKind::UnexpectedEof => Error::corrupt(&self.name, offset, "the file ends here"),
+                    _ => os(e),
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a successor's header says of this segment, once it takes no more appends.
+    pub(crate) fn log_end(&self) -> Result<LogEnd> {
+        let len = self.len();
+        let mut crc = [0; CRC_LEN];
+        if len > super::header::HEADER_LEN as u64 {
+            self.read_exact(&mut crc, len - CRC_LEN as u64)?;
+        }
+        Ok(LogEnd {
+            id: self.id(),
+            len,
+            crc: u32::from_le_bytes(crc),
+        })
+    }
+}
+
+/// A bounded cache of open descriptors for segments that are read by system calls, so that neither a
+/// terabyte of segments nor `ulimit -n 256` is a problem.
+pub(crate) struct FileCache {
+    storage: Arc<dyn Storage>,
+    /// Most recently used last.
+    open: Mutex<Vec<(String, Arc<dyn File>)>>,
+}
+
+const CACHED_FILES: usize = 32;
+
+impl FileCache {
+    pub(crate) fn new(storage: Arc<dyn Storage>) -> FileCache {
+        FileCache {
+            storage,
+            open: Mutex::new(Vec::new()),
+        }
+    }
+
+    fn get(&self, name: &str) -> std::io::Result<Arc<dyn File>> {
+        {
+            let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
+            if let Some(i) = open.iter().rposition(|(n, _)| n == name) {
+                let entry = open.remove(i);
+                let file = Arc::clone(&entry.1);
+                open.push(entry);
+                return Ok(file);
+            }
+        }
+        let file = self.storage.open(name, false)?;
+        self.put(name, Arc::clone(&file));
+        Ok(file)
+    }
+
+    /// Remembers a descriptor, closing the one that was not used for longest.
+    pub(crate) fn put(&self, name: &str, file: Arc<dyn File>) {
+        let mut open = self.open.lock().unwrap_or_else(|e| e.into_inner());
+        open.retain(|(n, _)| n != name);
+        if open.len() >= CACHED_FILES {
+            open.remove(0);
+        }
+        open.push((name.to_owned(), file));
+    }
+
+    /// Forgets the descriptor of a file that is going away.
+    pub(crate) fn forget(&self, name: &str) {
+        self.open
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .retain(|(n, _)| n != name);
+    }
+}

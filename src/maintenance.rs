@@ -1,0 +1,483 @@
+//! The work that nobody waits for: syncing and sealing segments, choosing what to compact, and unlinking what is
+//! retired. Done by a thread of the store, or in slices by the writers, or by the host through `kv_maintain`.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::compact::{Job, Progress, useless_tombstones};
+use crate::engine::{Engine, lock};
+use crate::error::{Code, Error, Result};
+use crate::log::header::HEADER_LEN;
+use crate::log::hint;
+use crate::log::segment::{Segment, SegmentIo, State};
+use crate::options::SyncLevel;
+
+/// What a step of the thread moves at most.
+const SLICE: u64 = 1 << 20;
+/// So much new garbage is worth a look at what there is to do.
+const LOOK_EVERY: u64 = 64 << 10;
+/// The log may exceed twice the live bytes and the threshold by this before writers are slowed.
+const SLACK: u64 = 24 << 20;
+/// A live database of many small segments is merged when there are so many.
+const MERGE_COUNT: usize = 8;
+/// How long the thread rests between two turns unless the log grows too fast: so syncs are coalesced.
+const REST: Duration = Duration::from_millis(50);
+/// How long it waits after a failure before it tries again.
+const RETRY: Duration = Duration::from_millis(500);
+/// A slow-down of one write goes in steps of this, at most so many.
+const BRAKE: Duration = Duration::from_millis(1);
+const BRAKE_STEPS: u32 = 20;
+
+/// The part of a store that looks after its files.
+#[derive(Default)]
+pub(crate) struct Maintenance {
+    maintainer: Mutex<Maintainer>,
+    /// Set to have the thread look for work.
+    wanted: Mutex<bool>,
+    wake: Condvar,
+    /// Set once. Changes under the lock of `wanted`, so that the thread cannot miss it.
+    stop: AtomicBool,
+    /// Garbage made since somebody last looked.
+    garbage: AtomicU64,
+    /// The log outgrows compaction: writers are to slow down.
+    brake: AtomicBool,
+    pub pinned_bytes: AtomicU64,
+    pub compactions: AtomicU64,
+    pub compacted_bytes: AtomicU64,
+}
+
+/// What is under way. Behind the maintenance lock.
+#[derive(Default)]
+pub(crate) struct Maintainer {
+    job: Option<Job>,
+    /// Segments that are no longer part of the database but may still be read.
+    retired: Vec<Arc<Segment>>,
+    /// How many segments have been retired since open.
+    retirements: u64,
+    last_sync: Option<Instant>,
+}
+
+/// Which segments a compaction is to take on.
+#[derive(Clone, Copy)]
+enum Goal {
+    /// Those whose share of garbage is over the option's.
+    Automatic,
+    /// Those up to this id that hold any.
+    Everything(u64),
+}
+
+impl Maintenance {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Maintainer> {
+        lock(&self.maintainer)
+    }
+
+    /// Ends the thread, once it has finished its step.
+    pub(crate) fn stop(&self) {
+        let mut wanted = lock(&self.wanted);
+        self.stop.store(true, Release);
+        *wanted = true;
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn stopped(&self) -> bool {
+        self.stop.load(Acquire)
+    }
+
+    fn wake(&self) {
+        *lock(&self.wanted) = true;
+        self.wake.notify_one();
+    }
+
+    /// Waits until there is work or the time is over.
+    fn await_work(&self, time: Duration) {
+        let wanted = lock(&self.wanted);
+        let waited = self.wake.wait_timeout_while(wanted, time, |wanted| !*wanted);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
+    }
+
+    /// Waits until the store is closed or the time is over, whatever work there is.
+    fn rest(&self, time: Duration) {
+        let wanted = lock(&self.wanted);
+        let waited = self.wake.wait_timeout_while(wanted, time, |_| !self.stopped());
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Holds a writer back, in small steps and not for long, while the log outgrows compaction.
+    #[inline]
+    pub(crate) fn slow_down(&self, engine: &Engine) {
+        if self.brake.load(Relaxed) {
+            self.brake_now(engine);
+        }
+    }
+
+    #[cold]
+    fn brake_now(&self, engine: &Engine) {
+        for _ in 0..BRAKE_STEPS {
+            if engine.options.background {
+                std::thread::sleep(BRAKE);
+            } else if !matches!(engine.maintain(SLICE / 4), Ok(true)) {
+                return;
+            }
+            if !self.brake.load(Relaxed) {
+                return;
+            }
+        }
+    }
+
+    /// Notes that a write made so much garbage, and has the work done that is due.
+    #[inline]
+    pub(crate) fn after_write(&self, engine: &Engine, garbage: u64) {
+        if garbage > 0 || !engine.options.background {
+            self.count_garbage(engine, garbage);
+        }
+    }
+
+    fn count_garbage(&self, engine: &Engine, garbage: u64) {
+        let before = self.garbage.fetch_add(garbage, Relaxed);
+        if engine.options.background {
+            if before < LOOK_EVERY && before + garbage >= LOOK_EVERY {
+                self.wake();
+            }
+            return;
+        }
+        let due = engine.options.sync == SyncLevel::Interval;
+        let Some(mut maintainer) = self.try_lock() else { return };
+        if due
+            || maintainer.job.is_some()
+            || before + garbage >= LOOK_EVERY.min(engine.options.compact_threshold / 4 + 1)
+        {
+            // A failure of this work is not one of the write, which has succeeded: it will be tried again.
+            let _ = maintainer.step(engine, 4 * garbage + (4 << 10), Goal::Automatic);
+        }
+    }
+
+    fn try_lock(&self) -> Option<MutexGuard<'_, Maintainer>> {
+        match self.maintainer.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(e)) => Some(e.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+}
+
+/// Starts the store's thread, which takes no signals.
+pub(crate) fn spawn(engine: &Arc<Engine>) -> Result<JoinHandle<()>> {
+    let engine = Arc::clone(engine);
+    let thread = || {
+        std::thread::Builder::new()
+            .name("kvstore".into())
+            .spawn(move || run(&engine))
+    };
+    with_signals_blocked(thread).map_err(|e| Error::os("start the background thread", &e))
+}
+
+/// A new thread inherits the signal mask of the one that starts it.
+fn with_signals_blocked<T>(start: impl FnOnce() -> T) -> T {
+    // SAFETY: sigset_t is plain data that sigfillset initializes; the calls only change this thread's mask, and the
+    // second gives back what the first found.
+    unsafe {
+        let mut all = std::mem::zeroed::<libc::sigset_t>();
+        let mut before = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        let result = start();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
+        result
+    }
+}
+
+fn run(engine: &Engine) {
+    let maintenance = &engine.maintenance;
+    let tick = match engine.options.sync {
+        SyncLevel::Interval => Duration::from_millis(engine.options.sync_interval_ms),
+        _ => Duration::from_secs(1),
+    };
+    let mut time = tick;
+    while !maintenance.stopped() {
+        maintenance.await_work(time);
+        if maintenance.stopped() {
+            break;
+        }
+        let turn = catch_unwind(AssertUnwindSafe(|| background_turn(engine)));
+        time = if matches!(turn, Ok(Ok(()))) {
+            tick
+        } else {
+            tick.min(RETRY)
+        };
+        if !maintenance.brake.load(Relaxed) {
+            maintenance.rest(REST.min(tick));
+        }
+    }
+}
+
+/// Does everything that is due.
+fn background_turn(engine: &Engine) -> Result<()> {
+    while !engine.maintenance.stopped() {
+        if !engine.maintenance.lock().step(engine, SLICE, Goal::Automatic)? {
+            break;
+        }
+    }
+    Ok(())
+}
+
+impl Maintainer {
+    /// Does a piece of the work that is due. True if there is more.
+    fn step(&mut self, engine: &Engine, budget: u64, goal: Goal) -> Result<bool> {
+        engine.maintenance.garbage.store(0, Relaxed);
+        let result = self.step_without_brake(engine, budget, goal);
+        self.collect_retired(engine);
+        // While nothing can be won by waiting, nobody is to wait.
+        let winning = result.is_ok() && self.job.is_some();
+        let over = engine.log_over_limit();
+        engine.maintenance.brake.store(over && winning, Relaxed);
+        result
+    }
+
+    fn step_without_brake(&mut self, engine: &Engine, budget: u64, goal: Goal) -> Result<bool> {
+        if engine.commit.poisoned() {
+            return Ok(false);
+        }
+        self.sync_at_interval(engine)?;
+        let (rotated, synced) = {
+            let appender = engine.appender()?;
+            (!appender.rotated.is_empty(), !appender.synced.is_empty())
+        };
+        if rotated {
+            engine.sync_rotated()?;
+            return Ok(true);
+        }
+        if synced {
+            engine.seal_synced()?;
+            return Ok(true);
+        }
+        if self.job.is_some() {
+            return self.step_job(engine, budget).map(|()| true);
+        }
+        if let Some(inputs) = self.choose(engine, goal)? {
+            self.job = Some(Job::new(engine, inputs)?);
+            return Ok(true);
+        }
+        if matches!(goal, Goal::Automatic) && engine.active_is_mostly_garbage() {
+            engine.appender()?.rotate()?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn sync_at_interval(&mut self, engine: &Engine) -> Result<()> {
+        let interval = Duration::from_millis(engine.options.sync_interval_ms);
+        if engine.options.sync == SyncLevel::Interval && self.last_sync.is_none_or(|last| last.elapsed() >= interval) {
+            engine.sync_log()?;
+            self.last_sync = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn step_job(&mut self, engine: &Engine, budget: u64) -> Result<()> {
+        let Some(job) = &mut self.job else { return Ok(()) };
+        match job.step(engine, budget) {
+            Ok(Progress::More) => return Ok(()),
+            Ok(Progress::Done) => {
+                engine.maintenance.compactions.fetch_add(1, Relaxed);
+                engine.maintenance.compacted_bytes.fetch_add(job.output_len(), Relaxed);
+                self.retired.extend(job.inputs().cloned());
+                self.retirements += 1;
+                self.job = None;
+            }
+            Ok(Progress::Quarantined) => self.abandon(engine),
+            Err(e) => {
+                if !job.must_finish() {
+                    self.abandon(engine);
+                }
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up what is under way, unless it has gone so far that it can only be finished.
+    pub(crate) fn abandon(&mut self, engine: &Engine) {
+        let Some(mut job) = self.job.take() else { return };
+        while job.must_finish() {
+            match job.step(engine, u64::MAX) {
+                Ok(Progress::Done) => {
+                    self.retired.extend(job.inputs().cloned());
+                    return;
+                }
+                Ok(_) => {}
+                // The output stays: MANIFEST will list it along with what it was made from.
+                Err(_) => return,
+            }
+        }
+        job.abandon(engine);
+    }
+
+    /// Unlinks the retired segments that nobody reads any more.
+    pub(crate) fn collect_retired(&mut self, engine: &Engine) {
+        self.retired.retain(|segment| {
+            if Arc::strong_count(segment) > 1 {
+                return true;
+            }
+            if let SegmentIo::Calls(cache) = segment.io() {
+                cache.forget(segment.name());
+            }
+            // Should this fail, the next open removes it: MANIFEST does not list it any more.
+            let _ = engine.storage.remove(segment.name());
+            let _ = engine.storage.remove(&hint::name(segment.id()));
+            false
+        });
+        let pinned = self.retired.iter().map(|s| s.len()).sum();
+        engine.maintenance.pinned_bytes.store(pinned, Relaxed);
+    }
+
+    /// The segments to compact next, if any: the worst first, and as many as fit into one output.
+    fn choose(&self, engine: &Engine, goal: Goal) -> Result<Option<Vec<Arc<Segment>>>> {
+        let (log, _) = engine.log_and_live();
+        if matches!(goal, Goal::Automatic) && log <= engine.options.compact_threshold {
+            return Ok(None);
+        }
+        let table = engine.index.segments();
+        let sealed: Vec<_> = table
+            .iter()
+            .filter(|s| s.state() == State::Sealed && !s.quarantined())
+            .cloned()
+            .collect();
+        let mut wanted = Vec::new();
+        for segment in &sealed {
+            if self.wants(engine, segment, goal)? {
+                wanted.push(Arc::clone(segment));
+            }
+        }
+        match goal {
+            Goal::Automatic => wanted.sort_by_key(|s| std::cmp::Reverse(s.dead() * 1000 / s.len().max(1))),
+            // Oldest first: then a tombstone comes up when what it hides has gone.
+            Goal::Everything(_) => wanted.sort_by_key(|s| (s.min_timestamp(), s.id())),
+        }
+        let mut live = 0;
+        let fitting = wanted.iter().take_while(|s| {
+            live += s.len() - s.dead();
+            live <= engine.options.segment_size
+        });
+        let count = fitting.count().max(1);
+        wanted.truncate(count);
+        if wanted.is_empty() {
+            wanted = small_segments(engine, sealed);
+        }
+        Ok((!wanted.is_empty()).then_some(wanted))
+    }
+
+    fn wants(&self, engine: &Engine, segment: &Arc<Segment>, goal: Goal) -> Result<bool> {
+        let unchecked = segment.tombstones() > 0 && segment.checked() != self.retirements;
+        match goal {
+            Goal::Everything(newest) => {
+                if segment.id() <= newest && segment.dead() > 0 {
+                    return Ok(true);
+                }
+                if unchecked {
+                    segment.set_checked(self.retirements);
+                    return Ok(useless_tombstones(engine, segment)? > 0);
+                }
+                Ok(false)
+            }
+            Goal::Automatic => {
+                let garbage_is = |bytes: u64| {
+                    let frames = segment.len().saturating_sub(HEADER_LEN as u64);
+                    bytes > 0 && bytes * 100 >= frames * engine.options.garbage_percent as u64
+                };
+                if garbage_is(segment.dead()) {
+                    return Ok(true);
+                }
+                if unchecked && garbage_is(segment.dead() + segment.tombstones()) {
+                    segment.set_checked(self.retirements);
+                    return Ok(garbage_is(segment.dead() + useless_tombstones(engine, segment)?));
+                }
+                Ok(false)
+            }
+        }
+    }
+}
+
+/// Small segments that are worth merging: enough of them, and none so much larger than the others that its records
+/// would be rewritten for their sake.
+fn small_segments(engine: &Engine, sealed: Vec<Arc<Segment>>) -> Vec<Arc<Segment>> {
+    let mut small: Vec<_> = sealed
+        .into_iter()
+        .filter(|s| s.len() < engine.options.segment_size / 4)
+        .collect();
+    small.sort_by_key(|s| s.len());
+    while let [rest @ .., largest] = &small[..] {
+        if small.len() < MERGE_COUNT {
+            return Vec::new();
+        }
+        let total: u64 = rest.iter().map(|s| s.len()).sum();
+        if largest.len() <= total && largest.len() + total <= engine.options.segment_size {
+            break;
+        }
+        small.pop();
+    }
+    small
+}
+
+impl Engine {
+    /// Bytes of the log and live bytes in it, what compaction cannot touch apart.
+    fn log_and_live(&self) -> (u64, u64) {
+        self.index
+            .segments()
+            .iter()
+            .filter(|s| !s.quarantined())
+            .fold((0, 0), |(log, live), s| {
+                (
+                    log + s.len(),
+                    live + s.len().saturating_sub(s.dead() + HEADER_LEN as u64),
+                )
+            })
+    }
+
+    fn log_over_limit(&self) -> bool {
+        let (log, live) = self.log_and_live();
+        log > self.options.compact_threshold.saturating_add(2 * live + SLACK)
+    }
+
+    /// Whether the active segment should give way early, so that a small database stays small.
+    fn active_is_mostly_garbage(&self) -> bool {
+        let (log, live) = self.log_and_live();
+        let Ok(appender) = self.appender() else { return false };
+        let Some(open) = appender.active() else { return false };
+        let (dead, len) = (open.segment.dead(), open.segment.len());
+        let least = (live / 4).max(self.options.compact_threshold / 2).clamp(1, 16 << 20);
+        log > self.options.compact_threshold && dead >= least && dead * 100 >= len * self.options.garbage_percent as u64
+    }
+
+    /// Rewrites everything that is garbage by now.
+    pub(crate) fn compact(&self) -> Result<()> {
+        if self.commit.poisoned() {
+            return Err(crate::sync::poisoned());
+        }
+        let mut maintainer = self.maintenance.lock();
+        let newest = {
+            let mut appender = self.appender()?;
+            // Even if it holds no garbage yet: the sync mark of the sync to come would be some.
+            if appender.active().is_some_and(|o| o.segment.len() > HEADER_LEN as u64) {
+                appender.rotate()?;
+            }
+            self.factory.next_id.load(Relaxed)
+        };
+        while maintainer.step(self, u64::MAX, Goal::Everything(newest))? {}
+        match self.index.segments().iter().find(|s| s.quarantined() && s.dead() > 0) {
+            Some(s) => Err(Error::new(
+                Code::Corrupt,
+                format!("{}: kept, as a record in it is damaged", s.name()),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    /// See [`crate::Store::maintain`].
+    pub(crate) fn maintain(&self, budget: u64) -> Result<bool> {
+        let mut maintainer = self.maintenance.lock();
+        maintainer.step(self, budget.max(1), Goal::Automatic)
+    }
+}

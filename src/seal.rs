@@ -1,0 +1,99 @@
+//! Sealing: a log segment that takes no more appends is trimmed, described by a hint, and listed in MANIFEST.
+
+use std::sync::Arc;
+
+use crate::append::OpenSegment;
+use crate::chain;
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::log::header::HEADER_LEN;
+use crate::log::hint::{self, HintEntry};
+use crate::log::segment::{Segment, SegmentIo, State};
+use crate::sync::poisoned;
+
+impl Engine {
+    /// Seals the segments that are complete and synced. Under the maintenance lock, as everything here.
+    pub(crate) fn seal_synced(&self) -> Result<()> {
+        let waiting = self.appender()?.synced.clone();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        for open in &waiting {
+            self.trim(open)?;
+            self.make_hint(&open.segment);
+            open.segment.set_state(State::Sealed);
+        }
+        self.write_manifest(&[]).inspect_err(|_| {
+            waiting.iter().for_each(|open| open.segment.set_state(State::Rotated));
+        })?;
+        for open in &waiting {
+            if let SegmentIo::Mapped(map) = open.segment.io() {
+                map.seal(open.segment.len() as usize);
+            }
+        }
+        let sealed = |o: &OpenSegment| waiting.iter().any(|w| Arc::ptr_eq(&w.segment, &o.segment));
+        self.appender()?.synced.retain(|o| !sealed(o));
+        Ok(())
+    }
+
+    /// Leaves on disk what the next open needs to find everything as it is, and no more than that. The active
+    /// segment is not sealed: the next open goes on appending to it.
+    pub(crate) fn seal_everything(&self) -> Result<()> {
+        if self.commit.poisoned() {
+            return Err(poisoned());
+        }
+        self.sync_rotated()?;
+        self.seal_synced()?;
+        let active = self.appender()?.active().cloned();
+        let changed = active.filter(|open| open.segment.len() > open.segment.synced());
+        if let Some(open) = &changed {
+            self.trim(open)?;
+            open.segment.set_hinted(false);
+        }
+        let live = self.index.segments();
+        live.iter()
+            .filter(|s| !s.hinted() && !s.quarantined())
+            .for_each(|s| self.make_hint(s));
+        if changed.is_some() {
+            self.write_manifest(&[])
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Gives back the blocks reserved behind the last frame. All of the segment is synced after this.
+    fn trim(&self, open: &OpenSegment) -> Result<()> {
+        let (name, len) = (open.segment.name(), open.segment.len());
+        open.file
+            .set_len(len)
+            .map_err(|e| Error::os(format_args!("truncate {name}"), &e))?;
+        open.file
+            .sync()
+            .map_err(|e| self.poison(format_args!("sync {name}"), &e))?;
+        open.segment.set_synced(len);
+        Ok(())
+    }
+
+    /// Makes the segment's hint by reading the segment.
+    fn make_hint(&self, segment: &Segment) {
+        let (name, len) = (segment.name(), segment.len());
+        let Ok(file) = self.storage.open(name, false) else {
+            return;
+        };
+        match chain::scan(name, &file, HEADER_LEN as u64, len, len, self.hash_seed) {
+            Ok(mut scan) if scan.damaged == 0 => self.write_hint(segment, &mut scan.entries),
+            Ok(_) => segment.quarantine(),
+            Err(_) => {}
+        }
+    }
+
+    /// Writes the segment's hint. Should that fail, the next open reads the segment instead.
+    pub(crate) fn write_hint(&self, segment: &Segment, entries: &mut [HintEntry]) {
+        let names = (segment.id(), segment.identity());
+        let written = hint::write(&*self.storage, names, segment.len(), self.hash_seed, entries);
+        segment.set_hinted(written.is_ok());
+        if written.is_err() {
+            let _ = self.storage.remove(&hint::name(segment.id()));
+        }
+    }
+}

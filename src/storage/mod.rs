@@ -1,0 +1,103 @@
+//! The door to the operating system: the only module that touches files, maps, locks and clocks.
+//!
+//! The engine sees two small traits, [`Storage`] (one database directory) and [`File`], and a [`Map`].
+//! `real` implements them over the OS; `sim` implements them in memory for the crash tests, which is
+//! why nothing above this module may reach for `std::fs`.
+//!
+//! Contract of every implementation: a call interrupted by a signal is retried inside; an error leaves
+//! the file as it was before the call or, for writes, with any prefix of the bytes written.
+
+mod map;
+pub(crate) mod real;
+#[cfg(test)]
+pub(crate) mod sim;
+
+use std::io;
+use std::sync::Arc;
+
+pub(crate) use map::{Map, MapOwner};
+
+/// One database directory. Names are plain file names inside it.
+pub(crate) trait Storage: Send + Sync {
+    /// The names of all files in the directory, in no particular order.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Creates a file for reading and writing; `AlreadyExists` if there is one.
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>>;
+    /// Opens an existing file, for reading or for both.
+    fn open(&self, name: &str, write: bool) -> io::Result<Arc<dyn File>>;
+    /// Renames a file over whatever has the new name, atomically. Durable after `sync_dir`.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Unlinks a file. Durable after `sync_dir`.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes creations, renames and removals durable.
+    fn sync_dir(&self) -> io::Result<()>;
+    /// Takes the database lock, shared or exclusive, without waiting; `WouldBlock` if another handle,
+    /// in this process or another, holds it in a way that conflicts. With `shared` nothing is written:
+    /// where there is no lock file to lock, it succeeds without one.
+    fn lock(&self, shared: bool) -> io::Result<()>;
+    /// Releases the lock, also when a forked child still holds the descriptor.
+    fn unlock(&self);
+    /// Whether `allocate` really reserves blocks here, so that a store to a map cannot meet a full disk.
+    fn reserves_blocks(&self) -> bool;
+    /// The wall clock, nanoseconds since 1970. May be coarse, may go back.
+    fn clock(&self) -> i64;
+    /// Eight random bytes of the system, fit to seed a hash that must resist hostile keys.
+    fn random(&self) -> io::Result<u64>;
+}
+
+/// One open file. Dropping it closes the descriptor, never the maps made from it.
+pub(crate) trait File: Send + Sync {
+    /// The file's length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Reads up to `buf.len()` bytes; fewer only at end of file or by a short read; 0 is end of file.
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes up to `buf.len()` bytes, extending the file where needed; may write fewer.
+    fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize>;
+    /// Truncates, or extends with zeros.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Reserves blocks for the first `len` bytes and extends the file to at least that, with zeros.
+    /// `StorageFull`, `QuotaExceeded` or `FileTooLarge` where there is no room; the file is unchanged then.
+    fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Makes all bytes written so far, through the file or through a map of it, and the length durable.
+    fn sync(&self) -> io::Result<()>;
+    /// Maps the first `len` bytes, shared. `len` may exceed the file's length: that reserves addresses,
+    /// and bytes become accessible when the file grows to hold them.
+    fn map(&self, len: usize, write: bool) -> io::Result<Map>;
+}
+
+/// Reads exactly `buf.len()` bytes; `UnexpectedEof` if the file ends before.
+pub(crate) fn read_exact_at(file: &dyn File, mut buf: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buf.is_empty() {
+        let n = file.read_at(buf, offset)?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        buf = &mut buf[n..];
+        offset += n as u64;
+    }
+    Ok(())
+}
+
+/// Writes all of `buf`. After an error a prefix may have been written.
+pub(crate) fn write_all_at(file: &dyn File, mut buf: &[u8], mut offset: u64) -> io::Result<()> {
+    while !buf.is_empty() {
+        let n = file.write_at(buf, offset)?;
+        if n == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        buf = &buf[n..];
+        offset += n as u64;
+    }
+    Ok(())
+}
+
+/// Creates a file in place of one that may have the name.
+pub(crate) fn create_anew(storage: &dyn Storage, name: &str) -> io::Result<Arc<dyn File>> {
+    match storage.create(name) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            storage.remove(name)?;
+            storage.create(name)
+        }
+        other => other,
+    }
+}
