@@ -1,5 +1,5 @@
 # make            the library, shared and static, and its header
-# make run        the same, and the example that shows what it does
+# make run        the same, and the example that shows what it does; TEXT=file for a text of your own
 # make test       all tests, Rust and C
 # make check      what a change must pass before it is merged, tests apart
 # make memcheck   the C tests under valgrind
@@ -46,7 +46,8 @@ run: build
 	mkdir -p $(BUILT)/examples
 	$(CC) -std=c99 -O2 $(STRICT) examples/quickstart.c -o $(BUILT)/examples/quickstart \
 		-L$(BUILT) -lkvstore -Wl,-rpath,$(abspath $(BUILT))
-	$(BUILT)/examples/quickstart
+	rm -rf $(BUILT)/examples/quickstart.db
+	$(BUILT)/examples/quickstart $(BUILT)/examples/quickstart.db $(TEXT)
 
 test:
 	$(CARGO) test --locked
@@ -100,3 +101,5 @@ uninstall:
 
 clean:
 	$(CARGO) clean
+
+include $(wildcard examples/bench/bench.mk)

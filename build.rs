@@ -44,11 +44,7 @@ fn header(root: &Path) -> Result<String, Box<dyn Error>> {
     header += &comment(&module_text(&root.join("src/ffi/mod.rs"))?);
     header += "\n#ifndef KVSTORE_H\n#define KVSTORE_H\n\n#include <stddef.h>\n#include <stdint.h>\n\n";
     for part in ["MAJOR", "MINOR", "PATCH"] {
-        writeln!(
-            header,
-            "#define KVSTORE_VERSION_{part} {}",
-            env::var(format!("CARGO_PKG_VERSION_{part}"))?
-        )?;
+        writeln!(header, "#define KVSTORE_VERSION_{part} {}", env::var(format!("CARGO_PKG_VERSION_{part}"))?)?;
     }
     writeln!(header, "#define KVSTORE_VERSION \"{}\"", env::var("CARGO_PKG_VERSION")?)?;
     header += "\n#ifdef __cplusplus\nextern \"C\" {\n#endif\n";
@@ -69,11 +65,7 @@ fn declarations(source: &Path) -> Result<String, Box<dyn Error>> {
     let mut config = Config {
         language: Language::C,
         // Structures have tags, as `struct stat` has, because functions bear the same names. The rest is typedefs.
-        style: if source.ends_with("info.rs") {
-            Style::Tag
-        } else {
-            Style::Type
-        },
+        style: if source.ends_with("info.rs") { Style::Tag } else { Style::Type },
         documentation_style: DocumentationStyle::Doxy,
         no_includes: true,
         usize_is_size_t: true,
@@ -81,9 +73,7 @@ fn declarations(source: &Path) -> Result<String, Box<dyn Error>> {
         ..Config::default()
     };
     // Functions take and return integers; the enumerations name their values.
-    config.export.include = ["kv_status", "kv_option", "kv_sync_level", "kv_io_path"]
-        .map(String::from)
-        .to_vec();
+    config.export.include = ["kv_status", "kv_option", "kv_sync_level", "kv_io_path"].map(String::from).to_vec();
     let bindings = Builder::new().with_src(source).with_config(config).generate()?;
     let mut text = Vec::new();
     bindings.write(&mut text);
@@ -94,10 +84,7 @@ fn declarations(source: &Path) -> Result<String, Box<dyn Error>> {
 fn module_text(source: &Path) -> Result<String, Box<dyn Error>> {
     let source = fs::read_to_string(source)?;
     let lines = source.lines().map_while(|line| line.strip_prefix("//!"));
-    Ok(lines
-        .map(|line| line.strip_prefix(' ').unwrap_or(line))
-        .collect::<Vec<_>>()
-        .join("\n"))
+    Ok(lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect::<Vec<_>>().join("\n"))
 }
 
 /// A block comment that stands out as the beginning of a section.
@@ -125,10 +112,7 @@ fn list_c_tests(root: &Path) -> Result<(), Box<dyn Error>> {
     // A packaged crate may come without the tests.
     for entry in fs::read_dir(root.join("c_tests")).into_iter().flatten() {
         let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "c" || extension == "cpp")
-        {
+        if path.extension().is_some_and(|extension| extension == "c" || extension == "cpp") {
             programs.push(path);
         }
     }
@@ -139,14 +123,8 @@ fn list_c_tests(root: &Path) -> Result<(), Box<dyn Error>> {
             continue;
         };
         let (stem, file) = (stem.to_string_lossy(), file.to_string_lossy());
-        writeln!(
-            tests,
-            "#[test]\nfn shared_{stem}() {{\n    run(\"{file}\", Link::Shared);\n}}\n"
-        )?;
-        writeln!(
-            tests,
-            "#[test]\nfn static_{stem}() {{\n    run(\"{file}\", Link::Static);\n}}\n"
-        )?;
+        writeln!(tests, "#[test]\nfn shared_{stem}() {{\n    run(\"{file}\", Link::Shared);\n}}\n")?;
+        writeln!(tests, "#[test]\nfn static_{stem}() {{\n    run(\"{file}\", Link::Static);\n}}\n")?;
     }
     fs::write(PathBuf::from(env::var("OUT_DIR")?).join("c_tests.rs"), tests)?;
     Ok(())

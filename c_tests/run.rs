@@ -66,14 +66,8 @@ fn compile(source: &str, link: Link, work: &Path) -> PathBuf {
         .arg("-o")
         .arg(&program)
         .args(library(link, work));
-    let output = command
-        .output()
-        .unwrap_or_else(|error| panic!("run {:?}: {error}", command.get_program()));
-    assert!(
-        output.status.success(),
-        "{source} does not compile:\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = command.output().unwrap_or_else(|error| panic!("run {:?}: {error}", command.get_program()));
+    assert!(output.status.success(), "{source} does not compile:\n{}", String::from_utf8_lossy(&output.stderr));
     program
 }
 
@@ -90,10 +84,7 @@ fn library(link: Link, work: &Path) -> Vec<String> {
             };
             // Programs ask for the library by the name of its ABI.
             symlink(built.join(file), work.join(name)).expect("make a link");
-            vec![
-                text(built.join(file)),
-                format!("-Wl,-rpath,{}", text(work.to_path_buf())),
-            ]
+            vec![text(built.join(file)), format!("-Wl,-rpath,{}", text(work.to_path_buf()))]
         }
         // What the standard library needs, where it is not part of libc.
         Link::Static => vec![text(built.join("libkvstore.a")), "-ldl".into(), "-lm".into()],

@@ -10,13 +10,16 @@ use crate::index::{Index, Position};
 use crate::log::header::{HEADER_LEN, Header, LogEnd, Role};
 use crate::log::record::{self, DataFileEntry, MARK_LEN};
 use crate::log::segment::{FileCache, Segment, SegmentIo, State, file_name};
+use crate::reserve::Reserve;
 use crate::storage::{File, Storage, write_all_at};
 
 /// The active segment grows by as much as it has, within these bounds.
 const MIN_GROWTH: u64 = 64 << 10;
 const MAX_GROWTH: u64 = 16 << 20;
-/// So much of the active segment's space is for tombstones alone, so that deleting works on a full disk.
-const HEADROOM: u64 = 16 << 10;
+/// This fraction of a segment is for tombstones alone, so that deleting works on a full disk.
+const HEADROOM_FRACTION: u64 = 64;
+/// A log that has grown to this keeps a reserve.
+const RESERVE_FROM: u64 = 1 << 20;
 /// Pages are brought into the page table ahead of the appends in steps of this.
 const POPULATE: u64 = 256 << 10;
 /// In syscall mode, values larger than this are written straight from the caller's memory.
@@ -29,16 +32,13 @@ pub(crate) struct SegmentFactory {
     pub mapped: bool,
     pub segment_size: u64,
     pub next_id: AtomicU64,
+    pub reserve: Reserve,
 }
 
 impl SegmentFactory {
     /// How a file of the log is to be read: mapped if that is wanted and possible.
     pub(crate) fn io(&self, file: &dyn File, len: u64, write: bool) -> SegmentIo {
-        let map = if self.mapped {
-            usize::try_from(len).ok().and_then(|len| file.map(len, write).ok())
-        } else {
-            None
-        };
+        let map = if self.mapped { usize::try_from(len).ok().and_then(|len| file.map(len, write).ok()) } else { None };
         match map {
             Some(map) => SegmentIo::Mapped(map),
             None => SegmentIo::Calls(Arc::clone(&self.cache)),
@@ -48,12 +48,7 @@ impl SegmentFactory {
     /// A header for a new segment.
     pub(crate) fn new_header(&self, role: Role, predecessor: LogEnd) -> Result<Header> {
         let identity = self.storage.random().map_err(|e| Error::os("get random bytes", &e))?;
-        Ok(Header {
-            id: self.next_id.fetch_add(1, Relaxed),
-            identity,
-            role,
-            predecessor,
-        })
+        Ok(Header { id: self.next_id.fetch_add(1, Relaxed), identity, role, predecessor })
     }
 }
 
@@ -101,32 +96,15 @@ pub(crate) struct Appender {
 impl Appender {
     pub(crate) fn new(factory: Arc<SegmentFactory>, last_timestamp: i64, log_end: LogEnd) -> Appender {
         let (rotated, synced, scratch) = (Vec::new(), Vec::new(), Vec::new());
-        Appender {
-            factory,
-            active: None,
-            last_timestamp,
-            appended: 0,
-            log_end,
-            rotated,
-            synced,
-            scratch,
-        }
+        Appender { factory, active: None, last_timestamp, appended: 0, log_end, rotated, synced, scratch }
     }
 
     /// Goes on appending to the last segment of an existing log.
     pub(crate) fn resume(&mut self, open: OpenSegment, slot: u32) {
         let end = open.segment.len();
         let capacity = self.factory.segment_size.max(end);
-        self.active = Some(Active {
-            open,
-            slot,
-            end,
-            allocated: end,
-            capacity,
-            populated: end,
-            marked: end,
-            untidy: false,
-        });
+        self.active =
+            Some(Active { open, slot, end, allocated: end, capacity, populated: end, marked: end, untidy: false });
     }
 
     /// The active segment and where it ends.
@@ -144,16 +122,8 @@ impl Appender {
     /// Makes sure that a record of `len` bytes can be appended: rotates, and reserves blocks. `index` gets
     /// to know a new segment. Tombstones may use the headroom.
     pub(crate) fn prepare(&mut self, len: u64, tombstone: bool, index: &Index) -> Result<()> {
-        let headroom = if tombstone {
-            0
-        } else {
-            HEADROOM.min(self.factory.segment_size / 8)
-        };
-        if self
-            .active
-            .as_ref()
-            .is_some_and(|a| a.end + len > a.capacity && a.end > HEADER_LEN as u64)
-        {
+        let headroom = if tombstone { 0 } else { self.factory.segment_size / HEADROOM_FRACTION };
+        if self.active.as_ref().is_some_and(|a| a.end + len > a.capacity && a.end > HEADER_LEN as u64) {
             self.rotate()?;
         }
         if self.active.as_ref().is_some_and(|a| a.end + len > a.capacity) {
@@ -165,6 +135,15 @@ impl Appender {
         }
         let Some(active) = &mut self.active else { return Ok(()) };
         active.tidy()?;
+        if active.end + len + headroom <= active.allocated {
+            return Ok(());
+        }
+        if active.allocated >= RESERVE_FROM || active.open.segment.id() > 1 {
+            self.factory.reserve.hold(&*self.factory.storage);
+        }
+        if !tombstone && self.factory.reserve.lent() {
+            return Err(Error::new(Code::NoSpace, "the disk is full: what is left is for compaction and deleting"));
+        }
         active.allocate(len, headroom)
     }
 
@@ -177,36 +156,26 @@ impl Appender {
         let bytes = header.encode()?;
         let made = (|| {
             let file = factory.storage.create(&name)?;
-            reserve(&*file, (HEADER_LEN as u64 + first_len).max(MIN_GROWTH).min(capacity))?;
+            let least = HEADER_LEN as u64 + first_len;
+            reserve(&*file, least.max(MIN_GROWTH).min(capacity)).or_else(|_| reserve(&*file, least))?;
             write_all_at(&*file, &bytes, 0)?;
             Ok(file)
         })();
-        let added = made
-            .map_err(|e| Error::os(format_args!("create {name}"), &e))
-            .and_then(|file| {
-                let io = factory.io(&*file, capacity, true);
-                if matches!(io, SegmentIo::Calls(_)) {
-                    factory.cache.put(&name, Arc::clone(&file));
-                }
-                let segment = Arc::new(Segment::new(header, io, HEADER_LEN as u64, State::Active));
-                let slot = index.add_segment(Arc::clone(&segment))?;
-                Ok((OpenSegment { segment, file }, slot))
-            });
+        let added = made.map_err(|e| Error::os(format_args!("create {name}"), &e)).and_then(|file| {
+            let io = factory.io(&*file, capacity, true);
+            if matches!(io, SegmentIo::Calls(_)) {
+                factory.cache.put(&name, Arc::clone(&file));
+            }
+            let segment = Arc::new(Segment::new(header, io, HEADER_LEN as u64, State::Active));
+            let slot = index.add_segment(Arc::clone(&segment))?;
+            Ok((OpenSegment { segment, file }, slot))
+        });
         let (open, slot) = added.inspect_err(|_| {
             // What was made of it is an orphan; should this fail, the next open removes it.
             let _ = factory.storage.remove(&name);
         })?;
         let end = HEADER_LEN as u64;
-        Ok(Active {
-            open,
-            slot,
-            end,
-            allocated: end,
-            capacity,
-            populated: 0,
-            marked: end,
-            untidy: false,
-        })
+        Ok(Active { open, slot, end, allocated: end, capacity, populated: 0, marked: end, untidy: false })
     }
 
     /// Appends a record. `prepare` has made room for it.

@@ -63,9 +63,7 @@ impl Chain {
         let mut links: Vec<Link> = Vec::new();
         let mut end = sealed_end;
         for (i, candidate) in candidates.iter().enumerate() {
-            let follows = links
-                .last()
-                .is_some_and(|l| l.damaged > 0 && l.header.id == candidate.header.predecessor.id)
+            let follows = links.last().is_some_and(|l| l.damaged > 0 && l.header.id == candidate.header.predecessor.id)
                 || continues(manifest, &candidate.header, end, links.is_empty())
                 || candidate.entry.is_some_and(|e| e.synced_len > 0);
             if !follows {
@@ -88,11 +86,7 @@ impl Chain {
         }
         let unsynced = links.iter().any(|l| l.end > l.synced || l.torn);
         info.clean &= behind.is_empty() && !unsynced;
-        Ok(Chain {
-            links,
-            behind,
-            end: end.unwrap_or_default(),
-        })
+        Ok(Chain { links, behind, end: end.unwrap_or_default() })
     }
 }
 
@@ -151,21 +145,12 @@ fn take(
     let name = file_name(header.id);
     let file_len = file.len().map_err(|e| Error::os(format_args!("read {name}"), &e))?;
     let known = entry.map_or(0, |e| e.synced_len);
-    let hint = if known > HEADER_LEN as u64 {
-        hint_of((header.id, header.identity), known)
-    } else {
-        None
-    };
-    let start = if hint.is_some() {
-        known.min(file_len)
-    } else {
-        HEADER_LEN as u64
-    };
+    let hint = if known > HEADER_LEN as u64 { hint_of((header.id, header.identity), known) } else { None };
+    let start = if hint.is_some() { known.min(file_len) } else { HEADER_LEN as u64 };
     let seed = manifest.hash_seed;
     let mut scan = scan(&name, file, start, known, file_len, seed)?;
-    let cut_short = later
-        .first()
-        .is_some_and(|l| l.header.predecessor.id == header.id && l.header.predecessor.len > scan.end);
+    let cut_short =
+        later.first().is_some_and(|l| l.header.predecessor.id == header.id && l.header.predecessor.len > scan.end);
     if scan.stopped_at_bad || cut_short || bytes_beyond(&name, &**file, scan.end)? > 0 {
         // A sync mark behind the bad place says that it had been synced: then it is no tear but rot.
         let synced = synced_by_marks(&name, file, scan.end, file_len, later)?;
@@ -201,10 +186,7 @@ fn synced_by_marks(name: &str, file: &Arc<dyn File>, from: u64, file_len: u64, l
     let mut synced = Scanner::new(name, Arc::clone(file), from, file_len)?.last_mark()?;
     for candidate in later {
         let name = file_name(candidate.header.id);
-        let len = candidate
-            .file
-            .len()
-            .map_err(|e| Error::os(format_args!("read {name}"), &e))?;
+        let len = candidate.file.len().map_err(|e| Error::os(format_args!("read {name}"), &e))?;
         let mut scanner = Scanner::new(&name, Arc::clone(&candidate.file), HEADER_LEN as u64, len)?;
         if scanner.last_mark()? > 0 {
             synced = synced.max(later[0].header.predecessor.len.min(file_len));
@@ -234,25 +216,14 @@ pub(crate) fn scan(
     seed: [u64; 2],
 ) -> Result<Scan> {
     let mut scanner = Scanner::new(name, Arc::clone(file), start, file_len)?;
-    let mut scan = Scan {
-        entries: Vec::new(),
-        end: start,
-        damaged: 0,
-        stopped_at_bad: false,
-    };
+    let mut scan = Scan { entries: Vec::new(), end: start, damaged: 0, stopped_at_bad: false };
     let mut newest = i64::MIN;
     loop {
         let (at, bad) = match scanner.next()? {
             Item::Record { offset, len, head } => {
                 let (hash, tombstone) = (hash_key(seed, head.key).0, head.value_len.is_none());
                 newest = newest.max(head.timestamp);
-                scan.entries.push(HintEntry {
-                    hash,
-                    offset,
-                    len,
-                    timestamp: head.timestamp,
-                    tombstone,
-                });
+                scan.entries.push(HintEntry { hash, offset, len, timestamp: head.timestamp, tombstone });
                 continue;
             }
             Item::Mark(_) => continue,
@@ -271,13 +242,7 @@ pub(crate) fn scan(
             // timestamp may be damaged too, but its place in the log tells which records are older.
             let hash = hash_key(seed, &key).0;
             let timestamp = newest.saturating_add(1);
-            scan.entries.push(HintEntry {
-                hash,
-                offset: at,
-                len,
-                timestamp,
-                tombstone: false,
-            });
+            scan.entries.push(HintEntry { hash, offset: at, len, timestamp, tombstone: false });
         }
     }
 }
@@ -289,9 +254,5 @@ fn log_end(link: &Link) -> Result<LogEnd> {
         let read = read_exact_at(&*link.file, &mut crc, link.end - CRC_LEN as u64);
         read.map_err(|e| Error::os(format_args!("read {}", file_name(link.header.id)), &e))?;
     }
-    Ok(LogEnd {
-        id: link.header.id,
-        len: link.end,
-        crc: u32::from_le_bytes(crc),
-    })
+    Ok(LogEnd { id: link.header.id, len: link.end, crc: u32::from_le_bytes(crc) })
 }

@@ -94,19 +94,11 @@ impl Job {
             let slot = table.slot_of(&segment);
             let slot = slot.ok_or_else(|| Error::new(Code::Internal, "a segment to compact is not live"))?;
             let name = segment.name();
-            let file = engine
-                .storage
-                .open(name, false)
-                .map_err(|e| Error::os(format_args!("open {name}"), &e))?;
+            let file = engine.storage.open(name, false).map_err(|e| Error::os(format_args!("open {name}"), &e))?;
             let scanner = Scanner::new(name, file, HEADER_LEN as u64, segment.len())?;
             inputs.push(Input { segment, slot, scanner });
         }
-        Ok(Job {
-            inputs,
-            stage: Stage::Copy(0),
-            output: None,
-            tombstones: Vec::new(),
-        })
+        Ok(Job { inputs, stage: Stage::Copy(0), output: None, tombstones: Vec::new() })
     }
 
     /// Does about `budget` bytes of work. After an error the job is to be abandoned, unless it must finish: then the
@@ -164,14 +156,8 @@ impl Job {
                             let superseded = engine.locate(head.key, hash)?.1.is_some();
                             if !superseded {
                                 let (hash, timestamp) = (hash.0, head.timestamp);
-                                let tombstone = Tombstone {
-                                    hash,
-                                    timestamp,
-                                    input: number,
-                                    offset,
-                                    len,
-                                    needed: false,
-                                };
+                                let tombstone =
+                                    Tombstone { hash, timestamp, input: number, offset, len, needed: false };
                                 self.tombstones.push(tombstone);
                             }
                             false
@@ -192,13 +178,7 @@ impl Job {
             done += len;
             if live {
                 let from = Position::new(input.slot, offset, len);
-                let entry = HintEntry {
-                    hash,
-                    offset: 0,
-                    len,
-                    timestamp,
-                    tombstone: false,
-                };
+                let entry = HintEntry { hash, offset: 0, len, timestamp, tombstone: false };
                 Output::of(&mut self.output, engine)?.take(&mut input.scanner, from, entry)?;
             }
         }
@@ -230,13 +210,7 @@ impl Job {
             };
             let input = &mut self.inputs[t.input];
             let from = Position::new(input.slot, t.offset, t.len);
-            let entry = HintEntry {
-                hash: t.hash,
-                offset: 0,
-                len: t.len,
-                timestamp: t.timestamp,
-                tombstone: true,
-            };
+            let entry = HintEntry { hash: t.hash, offset: 0, len: t.len, timestamp: t.timestamp, tombstone: true };
             Output::of(&mut self.output, engine)?.take(&mut input.scanner, from, entry)?;
             done += t.len;
             number += 1;
@@ -249,10 +223,7 @@ impl Job {
         if let Some(output) = &mut self.output {
             output.flush()?;
             let name = file_name(output.header.id);
-            output
-                .file
-                .sync()
-                .map_err(|e| engine.poison(format_args!("sync {name}"), &e))?;
+            output.file.sync().map_err(|e| engine.poison(format_args!("sync {name}"), &e))?;
         }
         engine.sync_log()?;
         self.stage = match &mut self.output {
@@ -263,13 +234,7 @@ impl Job {
     }
 
     fn repoint(&mut self, engine: &Engine, mut number: usize, slot: u32, budget: u64) -> Result<Progress> {
-        let Some(Output {
-            entries,
-            from,
-            segment: Some(segment),
-            ..
-        }) = &self.output
-        else {
+        let Some(Output { entries, from, segment: Some(segment), .. }) = &self.output else {
             return Err(Error::new(Code::Internal, "an output without a segment"));
         };
         let stop = number + (budget / 64).max(REPOINT_BATCH as u64) as usize;
@@ -316,33 +281,18 @@ impl Output {
             let header = engine.factory.new_header(Role::Output, LogEnd::default())?;
             let name = file_name(header.id);
             let mut buffer = Vec::new();
-            buffer
-                .try_reserve_exact(BUFFER_LEN)
-                .map_err(|_| Error::no_memory("compaction"))?;
+            buffer.try_reserve_exact(BUFFER_LEN).map_err(|_| Error::no_memory("compaction"))?;
             buffer.extend(header.encode()?);
-            let file = engine
-                .storage
-                .create(&name)
-                .map_err(|e| Error::os(format_args!("create {name}"), &e))?;
+            let file = engine.storage.create(&name).map_err(|e| Error::os(format_args!("create {name}"), &e))?;
             let (entries, from) = (Vec::new(), Vec::new());
-            *output = Some(Output {
-                header,
-                file,
-                written: 0,
-                buffer,
-                entries,
-                from,
-                segment: None,
-            });
+            *output = Some(Output { header, file, written: 0, buffer, entries, from, segment: None });
         }
         output.as_mut().ok_or_else(|| Error::new(Code::Internal, "no output"))
     }
 
     /// Copies a record that `scanner` has shown.
     fn take(&mut self, scanner: &mut Scanner, from: Position, mut entry: HintEntry) -> Result<()> {
-        self.entries
-            .try_reserve(1)
-            .map_err(|_| Error::no_memory("compaction"))?;
+        self.entries.try_reserve(1).map_err(|_| Error::no_memory("compaction"))?;
         self.from.try_reserve(1).map_err(|_| Error::no_memory("compaction"))?;
         if self.buffer.len() + entry.len as usize > BUFFER_LEN {
             self.flush()?;
@@ -402,11 +352,7 @@ fn write_output(file: &dyn File, header: &Header, bytes: &[u8], at: u64) -> Resu
 
 /// Whether the index has an entry at exactly this position.
 fn is_at(engine: &Engine, hash: KeyHash, position: Position) -> Result<bool> {
-    Ok(engine
-        .index
-        .read(hash)?
-        .candidates(hash)
-        .any(|candidate| candidate == position))
+    Ok(engine.index.read(hash)?.candidates(hash).any(|candidate| candidate == position))
 }
 
 /// Marks the tombstones, sorted by hash, that hide a record of `other`. Where that cannot be told, all of them.
@@ -415,10 +361,7 @@ fn mark_needed(engine: &Engine, other: &Segment, tombstones: &mut [Tombstone]) {
     let hint = HintReader::open(&*engine.storage, names, engine.hash_seed).filter(|h| h.covered() == other.len());
     let told = hint.and_then(|hint| mark_by_hint(hint, tombstones).ok());
     if told != Some(true) {
-        tombstones
-            .iter_mut()
-            .filter(|t| t.timestamp > other.min_timestamp())
-            .for_each(|t| t.needed = true);
+        tombstones.iter_mut().filter(|t| t.timestamp > other.min_timestamp()).for_each(|t| t.needed = true);
     }
 }
 
@@ -430,8 +373,7 @@ fn mark_by_hint(mut hint: HintReader, tombstones: &mut [Tombstone]) -> Result<bo
             at += 1;
         }
         let same = tombstones[at..].iter_mut().take_while(|t| t.hash == entry.hash);
-        same.filter(|t| !entry.tombstone && entry.timestamp < t.timestamp)
-            .for_each(|t| t.needed = true);
+        same.filter(|t| !entry.tombstone && entry.timestamp < t.timestamp).for_each(|t| t.needed = true);
         hint.advance();
     }
     hint.finish()
@@ -446,21 +388,8 @@ pub(crate) fn useless_tombstones(engine: &Engine, segment: &Arc<Segment>) -> Res
     let mut tombstones = Vec::new();
     while let Some(entry) = hint.peek()? {
         if entry.tombstone {
-            let HintEntry {
-                hash,
-                timestamp,
-                offset,
-                len,
-                ..
-            } = entry;
-            tombstones.push(Tombstone {
-                hash,
-                timestamp,
-                input: 0,
-                offset,
-                len,
-                needed: false,
-            });
+            let HintEntry { hash, timestamp, offset, len, .. } = entry;
+            tombstones.push(Tombstone { hash, timestamp, input: 0, offset, len, needed: false });
         }
         hint.advance();
     }
@@ -468,12 +397,7 @@ pub(crate) fn useless_tombstones(engine: &Engine, segment: &Arc<Segment>) -> Res
         return Ok(0);
     }
     let newest = tombstones.iter().map(|t| t.timestamp).max().unwrap_or(i64::MIN);
-    for other in engine
-        .index
-        .segments()
-        .iter()
-        .filter(|s| !Arc::ptr_eq(s, segment) && s.min_timestamp() < newest)
-    {
+    for other in engine.index.segments().iter().filter(|s| !Arc::ptr_eq(s, segment) && s.min_timestamp() < newest) {
         mark_needed(engine, other, &mut tombstones);
     }
     Ok(tombstones.iter().filter(|t| !t.needed).map(|t| t.len).sum())

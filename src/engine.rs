@@ -60,10 +60,9 @@ impl Store {
         options.validate()?;
         recovery::admit(&*storage, options)?;
         storage.lock(options.read_only).map_err(|e| match e.kind() {
-            std::io::ErrorKind::WouldBlock => Error::new(
-                Code::Locked,
-                "another handle, in this process or another, has the database open",
-            ),
+            std::io::ErrorKind::WouldBlock => {
+                Error::new(Code::Locked, "another handle, in this process or another, has the database open")
+            }
             _ => Error::os("lock the database", &e),
         })?;
         let opened = recovery::open_engine(&storage, options, Birthplace::here()).and_then(|engine| {
@@ -159,11 +158,7 @@ impl Store {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        let result = if self.engine.options.read_only {
-            Ok(())
-        } else {
-            self.engine.finish()
-        };
+        let result = if self.engine.options.read_only { Ok(()) } else { self.engine.finish() };
         self.engine.storage.unlock();
         result
     }
@@ -215,10 +210,7 @@ impl Engine {
     /// Takes the append lock.
     pub(crate) fn appender(&self) -> Result<MutexGuard<'_, Appender>> {
         self.appender.lock().map_err(|_| {
-            Error::new(
-                Code::Internal,
-                "the store takes no more writes after an internal error; reopen it",
-            )
+            Error::new(Code::Internal, "the store takes no more writes after an internal error; reopen it")
         })
     }
 
@@ -239,17 +231,11 @@ impl Engine {
             }
         };
         let replace = |e: std::io::Error| Error::os("replace MANIFEST", &e);
-        let sync_dir = || {
-            self.storage
-                .sync_dir()
-                .map_err(|e| self.poison("sync the directory", &e))
-        };
+        let sync_dir = || self.storage.sync_dir().map_err(|e| self.poison("sync the directory", &e));
         sync_dir()?;
         let file = manifest.write_temp(&*self.storage).map_err(replace)?;
         file.sync().map_err(|e| self.poison("sync MANIFEST", &e))?;
-        self.storage
-            .rename(manifest::TEMP_NAME, manifest::NAME)
-            .map_err(replace)?;
+        self.storage.rename(manifest::TEMP_NAME, manifest::NAME).map_err(replace)?;
         sync_dir()?;
         self.generation.store(manifest.generation, Relaxed);
         Ok(())
@@ -261,17 +247,13 @@ impl Engine {
         maintainer.abandon(self);
         let finished = self.seal_everything();
         maintainer.collect_retired(self);
+        self.factory.reserve.release(&*self.storage);
         finished
     }
 
     pub(crate) fn stats(&self) -> Stats {
         let (keys, index_bytes) = self.index.usage();
-        let mut stats = Stats {
-            keys,
-            index_bytes,
-            mapped: self.factory.mapped,
-            ..Stats::default()
-        };
+        let mut stats = Stats { keys, index_bytes, mapped: self.factory.mapped, ..Stats::default() };
         for segment in self.index.segments().iter() {
             let frames = segment.len().saturating_sub(HEADER_LEN as u64);
             stats.segments += 1;

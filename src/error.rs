@@ -57,10 +57,7 @@ impl Error {
     /// An error with a message for people.
     #[cold]
     pub fn new(code: Code, message: impl Into<String>) -> Error {
-        Error {
-            code,
-            message: message.into(),
-        }
+        Error { code, message: message.into() }
     }
 
     /// An error of the operating system, with what was being done, for example `"sync 0000000001.log"`.

@@ -30,18 +30,11 @@ impl Birthplace {
     /// An error in a child of that process.
     #[inline]
     pub(crate) fn check(self) -> Result<()> {
-        if GENERATION.load(Relaxed) == self.0 {
-            Ok(())
-        } else {
-            Err(inherited())
-        }
+        if GENERATION.load(Relaxed) == self.0 { Ok(()) } else { Err(inherited()) }
     }
 }
 
 #[cold]
 fn inherited() -> Error {
-    Error::new(
-        Code::Forked,
-        "the store was opened by the parent of this process; open it anew after the fork",
-    )
+    Error::new(Code::Forked, "the store was opened by the parent of this process; open it anew after the fork")
 }

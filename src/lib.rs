@@ -11,7 +11,7 @@
 //! | [`engine`] | open, get, set, delete, sync, compact, close |
 //! | `read`, `write` | what a get and a set do |
 //! | `append`, `sync` | the end of the log; making it durable, once for all who wait |
-//! | `maintenance`, `compact`, `seal` | the work that nobody waits for |
+//! | `maintenance`, `compact`, `seal`, `reserve` | the work that nobody waits for |
 //! | `recovery`, `chain`, `load` | opening: what a crash left, and the index made from it |
 //! | `index` | key hash -> position |
 //! | `log` | the formats on disk: segment, record, hint, manifest |
@@ -33,6 +33,7 @@ mod model_tests;
 pub mod options;
 mod read;
 mod recovery;
+mod reserve;
 mod seal;
 pub mod stats;
 mod storage;

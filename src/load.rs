@@ -34,15 +34,7 @@ impl Source {
         mut scanned: Vec<HintEntry>,
     ) -> Source {
         scanned.sort_unstable_by_key(|e| e.hash);
-        Source {
-            segment,
-            slot,
-            hint,
-            scanned,
-            taken: 0,
-            bytes: 0,
-            rotten: false,
-        }
+        Source { segment, slot, hint, scanned, taken: 0, bytes: 0, rotten: false }
     }
 
     /// Moves all entries up to the end of a shard to `out`.

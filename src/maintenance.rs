@@ -166,11 +166,7 @@ impl Maintenance {
 /// Starts the store's thread, which takes no signals.
 pub(crate) fn spawn(engine: &Arc<Engine>) -> Result<JoinHandle<()>> {
     let engine = Arc::clone(engine);
-    let thread = || {
-        std::thread::Builder::new()
-            .name("kvstore".into())
-            .spawn(move || run(&engine))
-    };
+    let thread = || std::thread::Builder::new().name("kvstore".into()).spawn(move || run(&engine));
     with_signals_blocked(thread).map_err(|e| Error::os("start the background thread", &e))
 }
 
@@ -202,11 +198,7 @@ fn run(engine: &Engine) {
             break;
         }
         let turn = catch_unwind(AssertUnwindSafe(|| background_turn(engine)));
-        time = if matches!(turn, Ok(Ok(()))) {
-            tick
-        } else {
-            tick.min(RETRY)
-        };
+        time = if matches!(turn, Ok(Ok(()))) { tick } else { tick.min(RETRY) };
         if !maintenance.brake.load(Relaxed) {
             maintenance.rest(REST.min(tick));
         }
@@ -227,7 +219,10 @@ impl Maintainer {
     /// Does a piece of the work that is due. True if there is more.
     fn step(&mut self, engine: &Engine, budget: u64, goal: Goal) -> Result<bool> {
         engine.maintenance.garbage.store(0, Relaxed);
-        let result = self.step_without_brake(engine, budget, goal);
+        let mut result = self.step_without_brake(engine, budget, goal);
+        if result.as_ref().is_err_and(|e| e.code() == Code::NoSpace) && engine.factory.reserve.lend(&*engine.storage) {
+            result = self.step_without_brake(engine, budget, goal);
+        }
         self.collect_retired(engine);
         // While nothing can be won by waiting, nobody is to wait.
         let winning = result.is_ok() && self.job.is_some();
@@ -340,11 +335,7 @@ impl Maintainer {
             return Ok(None);
         }
         let table = engine.index.segments();
-        let sealed: Vec<_> = table
-            .iter()
-            .filter(|s| s.state() == State::Sealed && !s.quarantined())
-            .cloned()
-            .collect();
+        let sealed: Vec<_> = table.iter().filter(|s| s.state() == State::Sealed && !s.quarantined()).cloned().collect();
         let mut wanted = Vec::new();
         for segment in &sealed {
             if self.wants(engine, segment, goal)? {
@@ -356,6 +347,7 @@ impl Maintainer {
             // Oldest first: then a tombstone comes up when what it hides has gone.
             Goal::Everything(_) => wanted.sort_by_key(|s| (s.min_timestamp(), s.id())),
         }
+        let all_wanted = wanted.clone();
         let mut live = 0;
         let fitting = wanted.iter().take_while(|s| {
             live += s.len() - s.dead();
@@ -363,6 +355,11 @@ impl Maintainer {
         });
         let count = fitting.count().max(1);
         wanted.truncate(count);
+        if engine.factory.reserve.lent() {
+            // The disk is full: the segment that takes least to be rewritten, and so gives back most.
+            let least = all_wanted.into_iter().min_by_key(|s| s.len() - s.dead());
+            wanted = least.into_iter().collect();
+        }
         if wanted.is_empty() {
             wanted = small_segments(engine, sealed);
         }
@@ -403,10 +400,7 @@ impl Maintainer {
 /// Small segments that are worth merging: enough of them, and none so much larger than the others that its records
 /// would be rewritten for their sake.
 fn small_segments(engine: &Engine, sealed: Vec<Arc<Segment>>) -> Vec<Arc<Segment>> {
-    let mut small: Vec<_> = sealed
-        .into_iter()
-        .filter(|s| s.len() < engine.options.segment_size / 4)
-        .collect();
+    let mut small: Vec<_> = sealed.into_iter().filter(|s| s.len() < engine.options.segment_size / 4).collect();
     small.sort_by_key(|s| s.len());
     while let [rest @ .., largest] = &small[..] {
         if small.len() < MERGE_COUNT {
@@ -428,12 +422,7 @@ impl Engine {
             .segments()
             .iter()
             .filter(|s| !s.quarantined())
-            .fold((0, 0), |(log, live), s| {
-                (
-                    log + s.len(),
-                    live + s.len().saturating_sub(s.dead() + HEADER_LEN as u64),
-                )
-            })
+            .fold((0, 0), |(log, live), s| (log + s.len(), live + s.len().saturating_sub(s.dead() + HEADER_LEN as u64)))
     }
 
     fn log_over_limit(&self) -> bool {
@@ -467,12 +456,18 @@ impl Engine {
         };
         while maintainer.step(self, u64::MAX, Goal::Everything(newest))? {}
         match self.index.segments().iter().find(|s| s.quarantined() && s.dead() > 0) {
-            Some(s) => Err(Error::new(
-                Code::Corrupt,
-                format!("{}: kept, as a record in it is damaged", s.name()),
-            )),
+            Some(s) => Err(Error::new(Code::Corrupt, format!("{}: kept, as a record in it is damaged", s.name()))),
             None => Ok(()),
         }
+    }
+
+    /// On a full disk: does what can be done to make room. True if there is more of it now.
+    pub(crate) fn make_room(&self) -> bool {
+        let mut maintainer = self.maintenance.lock();
+        let before = maintainer.retirements;
+        while let Ok(true) = maintainer.step(self, SLICE, Goal::Automatic) {}
+        let taken_back = self.factory.reserve.lent() && self.factory.reserve.hold(&*self.storage);
+        taken_back || maintainer.retirements > before
     }
 
     /// See [`crate::Store::maintain`].

@@ -32,11 +32,7 @@ fn check(store: &Store, model: &HashMap<Vec<u8>, Vec<u8>>, keys: u64) {
 }
 
 fn key(n: u64) -> Vec<u8> {
-    if n == 0 {
-        Vec::new()
-    } else {
-        format!("{n:0width$}", width = (n % 40) as usize).into_bytes()
-    }
+    if n == 0 { Vec::new() } else { format!("{n:0width$}", width = (n % 40) as usize).into_bytes() }
 }
 
 fn run(path: &Path, options: &Options, seed: u64, steps: u64) {
@@ -65,11 +61,7 @@ fn run(path: &Path, options: &Options, seed: u64, steps: u64) {
                 store.compact().unwrap();
                 let stats = store.stats();
                 if !options.background {
-                    assert_eq!(
-                        (stats.dead_bytes, stats.tombstone_bytes),
-                        (0, 0),
-                        "step {step}: {stats:?}"
-                    );
+                    assert_eq!((stats.dead_bytes, stats.tombstone_bytes), (0, 0), "step {step}: {stats:?}");
                 }
                 check(&store, &model, KEYS);
             }
@@ -87,12 +79,7 @@ fn run(path: &Path, options: &Options, seed: u64, steps: u64) {
 
 #[test]
 fn behaves_like_a_map() {
-    for (seed, io) in [
-        (1, IoPath::Auto),
-        (2, IoPath::Syscall),
-        (3, IoPath::Auto),
-        (4, IoPath::Syscall),
-    ] {
+    for (seed, io) in [(1, IoPath::Auto), (2, IoPath::Syscall), (3, IoPath::Auto), (4, IoPath::Syscall)] {
         for segment_size in [4 << 10, 64 << 10, 1 << 20] {
             let options = Options {
                 io,

@@ -116,9 +116,7 @@ impl Engine {
 
     /// The key's index entry in a shard that is locked.
     pub(crate) fn find(&self, shard: &Shard, key: &[u8], hash: KeyHash) -> Result<Option<Entry>> {
-        let candidates = shard
-            .candidates(hash)
-            .map(|position| Ok((position, shard.segment(position)?)));
+        let candidates = shard.candidates(hash).map(|position| Ok((position, shard.segment(position)?)));
         self.find_among(candidates, key, hash)
     }
 
@@ -146,10 +144,7 @@ impl Engine {
                 Verdict::Other => {}
                 Verdict::Damaged => damaged = Some(Entry { position, len: 0 }),
                 Verdict::Match(_) => {
-                    return Ok(Some(Entry {
-                        position,
-                        len: frame_len,
-                    }));
+                    return Ok(Some(Entry { position, len: frame_len }));
                 }
             }
         }
@@ -186,10 +181,7 @@ impl Engine {
         // SAFETY: the target is as long as the value, as the trait demands, and belongs to the caller; bytes are
         // plain data.
         unsafe {
-            target
-                .as_mut_ptr()
-                .cast::<u8>()
-                .copy_from_nonoverlapping(value.as_ptr(), value.len().min(target.len()))
+            target.as_mut_ptr().cast::<u8>().copy_from_nonoverlapping(value.as_ptr(), value.len().min(target.len()))
         };
         Ok(value.len())
     }
@@ -226,9 +218,7 @@ impl Engine {
             if frame.len() as u64 == frame_len {
                 return self.deliver(segment, offset, &frame, value, out).map(Some);
             }
-            return self
-                .deliver_large(segment, offset, &frame[..value.start], value.len(), out)
-                .map(Some);
+            return self.deliver_large(segment, offset, &frame[..value.start], value.len(), out).map(Some);
         }
         damaged.map_or(Ok(None), Err)
     }
@@ -259,10 +249,7 @@ impl Engine {
 
 /// The index entries of this hash, with their segments held so that they stay readable without the lock.
 fn pin_candidates(shard: &Shard, hash: KeyHash) -> Result<Vec<(Position, Arc<Segment>)>> {
-    shard
-        .candidates(hash)
-        .map(|position| Ok((position, Arc::clone(shard.segment(position)?))))
-        .collect()
+    shard.candidates(hash).map(|position| Ok((position, Arc::clone(shard.segment(position)?)))).collect()
 }
 
 /// Reads a record into `buffer`, all of it unless it is large, else its first bytes. Returns its length.
@@ -274,12 +261,8 @@ fn read_head(segment: &Segment, position: Position, buffer: &mut Vec<u8>) -> Res
     let len = position.len_bound().min(available).min(READ_AT_ONCE);
     buffer.resize(len as usize, 0);
     segment.read_exact(buffer, offset)?;
-    let prefix = buffer
-        .first_chunk::<PREFIX_LEN>()
-        .and_then(|bytes| Prefix::parse(*bytes));
-    let prefix = prefix
-        .filter(|p| p.kind == Kind::Record && p.frame_len <= available)
-        .ok_or_else(damaged)?;
+    let prefix = buffer.first_chunk::<PREFIX_LEN>().and_then(|bytes| Prefix::parse(*bytes));
+    let prefix = prefix.filter(|p| p.kind == Kind::Record && p.frame_len <= available).ok_or_else(damaged)?;
     buffer.truncate(prefix.frame_len.min(len) as usize);
     Ok(prefix.frame_len)
 }

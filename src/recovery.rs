@@ -23,6 +23,7 @@ use crate::log::manifest::{self, Manifest, SegmentEntry};
 use crate::log::scan::end_of_data;
 use crate::log::segment::{FileCache, Segment, State, file_name};
 use crate::options::{IoPath, Options};
+use crate::reserve::{self, Reserve};
 use crate::stats::RecoveryInfo;
 use crate::storage::real::{RealStorage, create_dir};
 use crate::storage::{File, Storage, read_exact_at};
@@ -69,14 +70,10 @@ pub(crate) fn open_engine(storage: &Arc<dyn Storage>, options: &Options, birthpl
             mapped,
             segment_size: options.segment_size,
             next_id: AtomicU64::new(manifest.next_id),
+            reserve: Reserve::default(),
         });
-        let recovery = Recovery {
-            options,
-            manifest: &manifest,
-            factory,
-            index: Index::new()?,
-            without_hint: &without_hint,
-        };
+        let recovery =
+            Recovery { options, manifest: &manifest, factory, index: Index::new()?, without_hint: &without_hint };
         match recovery.run(birthplace)? {
             Outcome::Opened(engine) => return Ok(*engine),
             Outcome::RottenHints(ids) => without_hint.extend(ids),
@@ -94,9 +91,7 @@ pub(crate) fn admit(storage: &dyn Storage, options: &Options) -> Result<()> {
         return Err(Error::corrupt(manifest::NAME, 0, "there is a log but no manifest"));
     }
     if let Some(foreign) = names.iter().find(|n| *n != LOCK && *n != manifest::TEMP_NAME) {
-        return Err(not_a_database(format!(
-            "the directory holds other things, such as {foreign}"
-        )));
+        return Err(not_a_database(format!("the directory holds other things, such as {foreign}")));
     }
     if options.read_only || !options.create {
         return Err(not_a_database("the directory is empty".to_owned()));
@@ -143,33 +138,19 @@ struct Recovery<'a> {
 
 impl Recovery<'_> {
     fn run(self, birthplace: Birthplace) -> Result<Outcome> {
-        let mut info = RecoveryInfo {
-            clean: true,
-            ..RecoveryInfo::default()
-        };
+        let mut info = RecoveryInfo { clean: true, ..RecoveryInfo::default() };
         let mut sources = Vec::new();
         for entry in self.manifest.segments.iter().filter(|e| e.sealed) {
             sources.push(self.take_sealed(entry, &mut info)?);
         }
         let sealed_end = self.sealed_log_end(&sources)?;
         let ids = self.files_with(".log")?;
-        let chain = Chain::walk(
-            self.manifest,
-            &*self.factory.storage,
-            &ids,
-            sealed_end,
-            &mut info,
-            |names, covered| self.hint_of(names, covered),
-        )?;
-        let next_id = ids
-            .iter()
-            .map(|id| id.saturating_add(1))
-            .max()
-            .unwrap_or(1)
-            .max(self.manifest.next_id);
-        self.factory
-            .next_id
-            .store(next_id, std::sync::atomic::Ordering::Relaxed);
+        let chain =
+            Chain::walk(self.manifest, &*self.factory.storage, &ids, sealed_end, &mut info, |names, covered| {
+                self.hint_of(names, covered)
+            })?;
+        let next_id = ids.iter().map(|id| id.saturating_add(1)).max().unwrap_or(1).max(self.manifest.next_id);
+        self.factory.next_id.store(next_id, std::sync::atomic::Ordering::Relaxed);
         if !self.options.read_only {
             self.clean_up(&ids, &chain, &mut info)?;
         }
@@ -180,9 +161,7 @@ impl Recovery<'_> {
         }
         let (newest, rotten) = load::fill(&self.index, self.manifest.hash_seed, &mut sources)?;
         if !rotten.is_empty() {
-            return Ok(Outcome::RottenHints(
-                rotten.iter().map(|&i| sources[i].segment.id()).collect(),
-            ));
+            return Ok(Outcome::RottenHints(rotten.iter().map(|&i| sources[i].segment.id()).collect()));
         }
         info.rejected_hints += self.without_hint.len() as u64;
         let last_timestamp = newest.max(self.manifest.last_timestamp);
@@ -191,15 +170,7 @@ impl Recovery<'_> {
         }
         let mut appender = Appender::new(Arc::clone(&self.factory), last_timestamp, log_end);
         self.hand_over(&mut appender, appender_parts);
-        let engine = Engine::new(
-            self.options,
-            self.factory,
-            self.index,
-            self.manifest,
-            appender,
-            info,
-            birthplace,
-        );
+        let engine = Engine::new(self.options, self.factory, self.index, self.manifest, appender, info, birthplace);
         Ok(Outcome::Opened(Box::new(engine)))
     }
 
@@ -236,23 +207,9 @@ impl Recovery<'_> {
 
     /// Where the newest sealed log segment ends, if there is one.
     fn sealed_log_end(&self, sources: &[Source]) -> Result<Option<LogEnd>> {
-        let newest = sources
-            .iter()
-            .map(|s| &s.segment)
-            .filter(|s| s.role() == Role::Log)
-            .max_by_key(|s| s.id());
+        let newest = sources.iter().map(|s| &s.segment).filter(|s| s.role() == Role::Log).max_by_key(|s| s.id());
         newest
-            .map(|s| {
-                if s.quarantined() {
-                    Ok(LogEnd {
-                        id: s.id(),
-                        len: s.len(),
-                        crc: 0,
-                    })
-                } else {
-                    s.log_end()
-                }
-            })
+            .map(|s| if s.quarantined() { Ok(LogEnd { id: s.id(), len: s.len(), crc: 0 }) } else { s.log_end() })
             .transpose()
     }
 
@@ -274,11 +231,7 @@ impl Recovery<'_> {
             file = open(&*self.factory.storage, &name, true)?
                 .ok_or_else(|| Error::corrupt(&name, 0, "the file is gone"))?;
         }
-        let map_len = if appendable {
-            self.options.segment_size
-        } else {
-            link.end
-        };
+        let map_len = if appendable { self.options.segment_size } else { link.end };
         let io = self.factory.io(&*file, map_len, appendable);
         let state = if appendable { State::Active } else { State::Rotated };
         let segment = Arc::new(Segment::new(link.header, io, link.end, state));
@@ -288,13 +241,7 @@ impl Recovery<'_> {
             segment.quarantine();
         }
         let slot = self.index.add_segment(Arc::clone(&segment))?;
-        kept.push((
-            OpenSegment {
-                segment: Arc::clone(&segment),
-                file,
-            },
-            slot,
-        ));
+        kept.push((OpenSegment { segment: Arc::clone(&segment), file }, slot));
         Ok(Source::new(segment, slot, link.hint, link.scanned))
     }
 
@@ -317,11 +264,7 @@ impl Recovery<'_> {
     /// Removes what is behind the end of the log, and what nobody needs.
     fn clean_up(&self, ids: &[u64], chain: &Chain, info: &mut RecoveryInfo) -> Result<()> {
         let storage = &*self.factory.storage;
-        let remove = |name: &str| {
-            storage
-                .remove(name)
-                .map_err(|e| Error::os(format_args!("remove {name}"), &e))
-        };
+        let remove = |name: &str| storage.remove(name).map_err(|e| Error::os(format_args!("remove {name}"), &e));
         for id in &chain.behind {
             remove(&file_name(*id))?;
         }
@@ -343,23 +286,23 @@ impl Recovery<'_> {
         let dead_logs = ids.iter().filter(|id| !live.contains(id) && !chain.behind.contains(id));
         let hints = self.files_with(".hint")?;
         let dead_hints = hints.iter().filter(|id| !live.contains(id));
-        for name in dead_logs
-            .map(|id| file_name(*id))
-            .chain(dead_hints.map(|id| hint::name(*id)))
-        {
+        if self.files()?.iter().any(|name| name == reserve::NAME) {
+            remove(reserve::NAME)?;
+        }
+        for name in dead_logs.map(|id| file_name(*id)).chain(dead_hints.map(|id| hint::name(*id))) {
             remove(&name)?;
             info.orphan_files += 1;
         }
         Ok(())
     }
 
+    fn files(&self) -> Result<Vec<String>> {
+        self.factory.storage.list().map_err(|e| Error::os("list the directory", &e))
+    }
+
     /// The ids of the files with such an ending, in ascending order.
     fn files_with(&self, ending: &str) -> Result<Vec<u64>> {
-        let names = self
-            .factory
-            .storage
-            .list()
-            .map_err(|e| Error::os("list the directory", &e))?;
+        let names = self.files()?;
         let id = |name: &String| {
             let digits = name.strip_suffix(ending)?;
             let id = digits.parse().ok()?;
@@ -397,27 +340,11 @@ pub(crate) fn read_header(name: &str, file: &dyn File) -> Result<Option<Header>>
 /// The header of a segment that MANIFEST lists, and whether it is damaged: then MANIFEST has to do.
 pub(crate) fn known_header(file: &dyn File, entry: &SegmentEntry) -> Result<(Header, bool)> {
     let name = file_name(entry.id);
-    let expected = Header {
-        id: entry.id,
-        identity: entry.identity,
-        role: entry.role,
-        predecessor: LogEnd::default(),
-    };
+    let expected = Header { id: entry.id, identity: entry.identity, role: entry.role, predecessor: LogEnd::default() };
     match read_header(&name, file)? {
         None => Ok((expected, true)),
-        Some(header)
-            if Header {
-                predecessor: LogEnd::default(),
-                ..header
-            } == expected =>
-        {
-            Ok((header, false))
-        }
-        Some(_) => Err(Error::corrupt(
-            &name,
-            0,
-            "this is another segment than the manifest lists",
-        )),
+        Some(header) if Header { predecessor: LogEnd::default(), ..header } == expected => Ok((header, false)),
+        Some(_) => Err(Error::corrupt(&name, 0, "this is another segment than the manifest lists")),
     }
 }
 

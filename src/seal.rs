@@ -51,25 +51,15 @@ impl Engine {
             open.segment.set_hinted(false);
         }
         let live = self.index.segments();
-        live.iter()
-            .filter(|s| !s.hinted() && !s.quarantined())
-            .for_each(|s| self.make_hint(s));
-        if changed.is_some() {
-            self.write_manifest(&[])
-        } else {
-            Ok(())
-        }
+        live.iter().filter(|s| !s.hinted() && !s.quarantined()).for_each(|s| self.make_hint(s));
+        if changed.is_some() { self.write_manifest(&[]) } else { Ok(()) }
     }
 
     /// Gives back the blocks reserved behind the last frame. All of the segment is synced after this.
     fn trim(&self, open: &OpenSegment) -> Result<()> {
         let (name, len) = (open.segment.name(), open.segment.len());
-        open.file
-            .set_len(len)
-            .map_err(|e| Error::os(format_args!("truncate {name}"), &e))?;
-        open.file
-            .sync()
-            .map_err(|e| self.poison(format_args!("sync {name}"), &e))?;
+        open.file.set_len(len).map_err(|e| Error::os(format_args!("truncate {name}"), &e))?;
+        open.file.sync().map_err(|e| self.poison(format_args!("sync {name}"), &e))?;
         open.segment.set_synced(len);
         Ok(())
     }

@@ -40,10 +40,7 @@ impl GroupCommit {
 /// The error of every write after a failed sync.
 #[cold]
 pub(crate) fn poisoned() -> Error {
-    Error::new(
-        Code::Poisoned,
-        "an earlier sync failed, so the store takes no more writes until it is reopened",
-    )
+    Error::new(Code::Poisoned, "an earlier sync failed, so the store takes no more writes until it is reopened")
 }
 
 impl Engine {
@@ -52,10 +49,7 @@ impl Engine {
     #[cold]
     pub(crate) fn poison(&self, doing: impl std::fmt::Display, error: &std::io::Error) -> Error {
         self.commit.poisoned.store(true, Relaxed);
-        Error::new(
-            Code::Poisoned,
-            format!("{doing}: {error}; the store takes no more writes until it is reopened"),
-        )
+        Error::new(Code::Poisoned, format!("{doing}: {error}; the store takes no more writes until it is reopened"))
     }
 
     /// Makes everything appended so far durable.
@@ -87,11 +81,7 @@ impl Engine {
             if !progress.busy {
                 break;
             }
-            progress = self
-                .commit
-                .changed
-                .wait(progress)
-                .unwrap_or_else(PoisonError::into_inner);
+            progress = self.commit.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
         }
         progress.busy = true;
         drop(progress);
@@ -115,22 +105,15 @@ impl Engine {
         let active = active.filter(|(open, end)| with_active && *end > open.segment.synced());
         let sync = |open: &OpenSegment| {
             self.commit.syncs.fetch_add(1, Relaxed);
-            open.file
-                .sync()
-                .map_err(|e| self.poison(format_args!("sync {}", open.segment.name()), &e))
+            open.file.sync().map_err(|e| self.poison(format_args!("sync {}", open.segment.name()), &e))
         };
         rotated.iter().try_for_each(sync)?;
         if let Some((open, _)) = &active {
             sync(open)?;
         }
-        let new_file = rotated
-            .iter()
-            .chain(active.iter().map(|(open, _)| open))
-            .any(|o| o.segment.synced() == 0);
+        let new_file = rotated.iter().chain(active.iter().map(|(open, _)| open)).any(|o| o.segment.synced() == 0);
         if new_file {
-            self.storage
-                .sync_dir()
-                .map_err(|e| self.poison("sync the directory", &e))?;
+            self.storage.sync_dir().map_err(|e| self.poison("sync the directory", &e))?;
         }
         let mut appender = self.appender()?;
         for open in &rotated {

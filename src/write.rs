@@ -45,16 +45,31 @@ impl Engine {
             return Ok(false);
         }
         self.maintenance.slow_down(self);
-        let mut appender = self.appender()?;
-        let replaced = self.write_locked(&mut appender, key, value, hash, found)?;
-        let appended = appender.appended;
-        drop(appender);
+        let written = self.append_and_index(key, value, hash, found);
+        let (replaced, appended) = match written {
+            Err(e) if e.code() == Code::NoSpace && self.make_room() => {
+                self.append_and_index(key, value, hash, self.locate(key, hash)?)?
+            }
+            other => other?,
+        };
         if self.options.sync == SyncLevel::Always {
             self.sync_to(appended)?;
         }
-        self.maintenance
-            .after_write(self, replaced.map_or(0, |old| old.len.max(1)));
+        self.maintenance.after_write(self, replaced.map_or(0, |old| old.len.max(1)));
         Ok(replaced.is_some())
+    }
+
+    /// Returns the entry that was replaced, and how far the log has been written.
+    fn append_and_index(
+        &self,
+        key: &[u8],
+        value: Option<&[u8]>,
+        hash: KeyHash,
+        found: (u64, Option<Entry>),
+    ) -> Result<(Option<Entry>, u64)> {
+        let mut appender = self.appender()?;
+        let replaced = self.write_locked(&mut appender, key, value, hash, found)?;
+        Ok((replaced, appender.appended))
     }
 
     /// Under the append lock. Nothing has changed unless it succeeds. Returns the entry that was replaced.
@@ -67,18 +82,10 @@ impl Engine {
         (version, found): (u64, Option<Entry>),
     ) -> Result<Option<Entry>> {
         let len = record_len(key.len(), value.map(<[u8]>::len));
-        let entry = DataFileEntry {
-            timestamp: appender.next_timestamp()?,
-            key,
-            value,
-        };
+        let entry = DataFileEntry { timestamp: appender.next_timestamp()?, key, value };
         appender.prepare(len, value.is_none(), &self.index)?;
         let mut shard = self.index.write(hash)?;
-        let old = if shard.version() == version {
-            found
-        } else {
-            self.find(&shard, key, hash)?
-        };
+        let old = if shard.version() == version { found } else { self.find(&shard, key, hash)? };
         if value.is_none() && old.is_none() {
             return Ok(None);
         }

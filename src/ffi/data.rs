@@ -57,14 +57,8 @@ pub unsafe extern "C" fn kv_set(
     guard(|| {
         // SAFETY: NULL or an open handle, and pointers with the lengths of what they point to, says the header.
         let (store, key, value) = unsafe {
-            let limit = usize::try_from(crate::MAX_VALUE_LEN)
-                .unwrap_or(usize::MAX)
-                .min(isize::MAX as usize);
-            (
-                engine(store)?,
-                key_bytes(key, key_len)?,
-                bytes(value, value_len, limit, "value")?,
-            )
+            let limit = usize::try_from(crate::MAX_VALUE_LEN).unwrap_or(usize::MAX).min(isize::MAX as usize);
+            (engine(store)?, key_bytes(key, key_len)?, bytes(value, value_len, limit, "value")?)
         };
         store.set(key, value)?;
         Ok(kv_status::KV_OK)
@@ -156,11 +150,7 @@ pub unsafe extern "C" fn kv_get_into(
         if overlap(key, buf, cap) {
             return Err(invalid("the buffer overlaps the key"));
         }
-        let mut buffer = CallerBuf {
-            data: buf,
-            cap,
-            too_small_for: None,
-        };
+        let mut buffer = CallerBuf { data: buf, cap, too_small_for: None };
         let outcome = store.get_with(key, &mut buffer);
         if let Some(needed) = buffer.too_small_for {
             *value_len = needed;
@@ -186,11 +176,7 @@ pub unsafe extern "C" fn kv_exists(store: *mut kv_store, key: *const u8, key_len
     guard(|| {
         // SAFETY: NULL or an open handle, and a pointer with the length of what it points to, says the header.
         let (store, key) = unsafe { (engine(store)?, key_bytes(key, key_len)?) };
-        Ok(if store.exists(key)? {
-            kv_status::KV_OK
-        } else {
-            kv_status::KV_NOT_FOUND
-        })
+        Ok(if store.exists(key)? { kv_status::KV_OK } else { kv_status::KV_NOT_FOUND })
     })
 }
 
@@ -211,11 +197,7 @@ pub unsafe extern "C" fn kv_del(store: *mut kv_store, key: *const u8, key_len: u
     guard(|| {
         // SAFETY: NULL or an open handle, and a pointer with the length of what it points to, says the header.
         let (store, key) = unsafe { (engine(store)?, key_bytes(key, key_len)?) };
-        Ok(if store.del(key)? {
-            kv_status::KV_OK
-        } else {
-            kv_status::KV_NOT_FOUND
-        })
+        Ok(if store.del(key)? { kv_status::KV_OK } else { kv_status::KV_NOT_FOUND })
     })
 }
 

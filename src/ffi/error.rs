@@ -187,14 +187,7 @@ pub(super) mod tests {
     fn a_message_is_cut_between_characters() {
         remember(&Error::new(Code::Io, "aä\0€"));
         assert_eq!(last_error(), "aä\u{fffd}€");
-        for (cap, expected) in [
-            (1, ""),
-            (2, "a"),
-            (3, "a"),
-            (4, "aä"),
-            (9, "aä\u{fffd}"),
-            (10, "aä\u{fffd}€"),
-        ] {
+        for (cap, expected) in [(1, ""), (2, "a"), (3, "a"), (4, "aä"), (9, "aä\u{fffd}"), (10, "aä\u{fffd}€")] {
             let mut buffer = [0x7f_u8; 16];
             // SAFETY: the capacity is not over the buffer's.
             let len = unsafe { kv_last_error(buffer.as_mut_ptr().cast(), cap) };

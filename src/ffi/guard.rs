@@ -28,12 +28,7 @@ pub(super) fn guard(body: impl FnOnce() -> Result<kv_status>) -> i32 {
 pub(super) fn preserve_errno<T>(body: impl FnOnce() -> T) -> T {
     #[cfg(any(target_os = "android", target_os = "netbsd", target_os = "openbsd"))]
     use libc::__errno as location;
-    #[cfg(any(
-        target_os = "linux",
-        target_os = "emscripten",
-        target_os = "redox",
-        target_os = "hurd"
-    ))]
+    #[cfg(any(target_os = "linux", target_os = "emscripten", target_os = "redox", target_os = "hurd"))]
     use libc::__errno_location as location;
     #[cfg(any(target_vendor = "apple", target_os = "freebsd", target_os = "dragonfly"))]
     use libc::__error as location;
@@ -100,10 +95,7 @@ pub(super) unsafe fn bytes<'a>(data: *const u8, len: usize, limit: usize, what: 
         return Err(invalid(format!("the {what} is NULL, its length {len}")));
     }
     if len > limit {
-        return Err(Error::new(
-            Code::TooLarge,
-            format!("the {what} has {len} bytes, the limit is {limit}"),
-        ));
+        return Err(Error::new(Code::TooLarge, format!("the {what} has {len} bytes, the limit is {limit}")));
     }
     // SAFETY: not NULL, and readable by this function's contract.
     Ok(unsafe { slice::from_raw_parts(data, len) })
@@ -180,10 +172,7 @@ mod tests {
         let status = guard(|| panic!("on purpose"));
         assert_eq!(status, Code::Internal as i32);
         let message = error::tests::last_error();
-        assert!(
-            message.contains("on purpose") && message.contains("guard.rs"),
-            "{message}"
-        );
+        assert!(message.contains("on purpose") && message.contains("guard.rs"), "{message}");
         assert!(!INSIDE.get());
     }
 

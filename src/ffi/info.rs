@@ -173,13 +173,7 @@ unsafe fn zeroed(target: *mut u8, size: usize, first: usize, what: &str) -> Resu
 /// `target` points to `size` writable bytes, apart from `filled`.
 unsafe fn copy_prefix<T>(filled: &T, target: *mut u8, size: usize) {
     // SAFETY: by this function's contract, and no more than T has. T is made of u64 only, so there is no padding.
-    unsafe {
-        ptr::copy_nonoverlapping(
-            ptr::from_ref(filled).cast::<u8>(),
-            target,
-            size.min(mem::size_of::<T>()),
-        )
-    };
+    unsafe { ptr::copy_nonoverlapping(ptr::from_ref(filled).cast::<u8>(), target, size.min(mem::size_of::<T>())) };
 }
 
 #[cfg(test)]
@@ -198,10 +192,7 @@ mod tests {
             let filled = size.min(16);
             assert!(buffer[..filled].iter().all(|byte| *byte == 0x11 || *byte == 0x22));
             assert!(buffer[filled..size].iter().all(|byte| *byte == 0));
-            assert!(
-                buffer[size..].iter().all(|byte| *byte == 0xff),
-                "nothing is written beyond the size"
-            );
+            assert!(buffer[size..].iter().all(|byte| *byte == 0xff), "nothing is written beyond the size");
         }
     }
 

@@ -153,22 +153,13 @@ fn apply(options: &mut Options, option: i32, value: u64) -> Result<()> {
 
 fn sync_level(value: u64) -> Option<SyncLevel> {
     use kv_sync_level::*;
-    let known = [
-        (KV_SYNC_OS, SyncLevel::Os),
-        (KV_SYNC_INTERVAL, SyncLevel::Interval),
-        (KV_SYNC_ALWAYS, SyncLevel::Always),
-    ];
-    known
-        .into_iter()
-        .find(|(number, _)| *number as u64 == value)
-        .map(|(_, level)| level)
+    let known =
+        [(KV_SYNC_OS, SyncLevel::Os), (KV_SYNC_INTERVAL, SyncLevel::Interval), (KV_SYNC_ALWAYS, SyncLevel::Always)];
+    known.into_iter().find(|(number, _)| *number as u64 == value).map(|(_, level)| level)
 }
 
 fn io_path(value: u64) -> Option<IoPath> {
     use kv_io_path::*;
     let known = [(KV_IO_AUTO, IoPath::Auto), (KV_IO_SYSCALL, IoPath::Syscall)];
-    known
-        .into_iter()
-        .find(|(number, _)| *number as u64 == value)
-        .map(|(_, path)| path)
+    known.into_iter().find(|(number, _)| *number as u64 == value).map(|(_, path)| path)
 }

@@ -54,14 +54,7 @@ impl Chunk {
         };
         // SAFETY: freshly allocated with the alignment and at least the size of a prelude; all-zero buckets are
         // empty buckets.
-        unsafe {
-            prelude.write(Prelude {
-                references: AtomicU32::new(1),
-                buckets,
-                entries: 0,
-                depth,
-            })
-        };
+        unsafe { prelude.write(Prelude { references: AtomicU32::new(1), buckets, entries: 0, depth }) };
         Ok(Chunk(prelude))
     }
 
@@ -110,13 +103,7 @@ impl Chunk {
     pub(crate) fn candidates(&self, tag: u32) -> Candidates<'_> {
         let buckets = self.buckets();
         let at = home(tag, buckets.len());
-        Candidates {
-            buckets,
-            tag,
-            at,
-            matches: buckets[at].matches(tag),
-            left: buckets.len(),
-        }
+        Candidates { buckets, tag, at, matches: buckets[at].matches(tag), left: buckets.len() }
     }
 
     /// Adds an entry. There must be room: see [`Chunk::full`].
@@ -219,11 +206,7 @@ impl Chunk {
     }
 
     fn prelude_mut(&mut self) -> &mut Prelude {
-        debug_assert_eq!(
-            self.prelude().references.load(Relaxed),
-            1,
-            "only an unshared chunk is changed"
-        );
+        debug_assert_eq!(self.prelude().references.load(Relaxed), 1, "only an unshared chunk is changed");
         // SAFETY: live, and not shared: callers go through `unshare` before they change a chunk.
         unsafe { self.0.as_mut() }
     }
@@ -241,11 +224,7 @@ impl Chunk {
     }
 
     fn buckets_mut(&mut self) -> &mut [Bucket] {
-        debug_assert_eq!(
-            self.prelude().references.load(Relaxed),
-            1,
-            "only an unshared chunk is changed"
-        );
+        debug_assert_eq!(self.prelude().references.load(Relaxed), 1, "only an unshared chunk is changed");
         // SAFETY: as `buckets`, and exclusive: callers go through `unshare` before they change a chunk.
         unsafe { std::slice::from_raw_parts_mut(self.buckets_ptr(), self.prelude().buckets as usize) }
     }
@@ -392,22 +371,8 @@ mod tests {
             };
             check(&chunks[0], &model);
             let (low, high) = chunks[0].split().unwrap();
-            check(
-                &low,
-                &model
-                    .iter()
-                    .filter(|(_, t)| **t < 1 << 31)
-                    .map(|(k, v)| (*k, *v))
-                    .collect(),
-            );
-            check(
-                &high,
-                &model
-                    .iter()
-                    .filter(|(_, t)| **t >= 1 << 31)
-                    .map(|(k, v)| (*k, *v))
-                    .collect(),
-            );
+            check(&low, &model.iter().filter(|(_, t)| **t < 1 << 31).map(|(k, v)| (*k, *v)).collect());
+            check(&high, &model.iter().filter(|(_, t)| **t >= 1 << 31).map(|(k, v)| (*k, *v)).collect());
         }
     }
 

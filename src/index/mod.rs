@@ -52,10 +52,7 @@ impl Segments {
     pub(crate) fn get(&self, slot: u32) -> Result<&Arc<Segment>> {
         match self.0.get(slot as usize) {
             Some(Some(segment)) => Ok(segment),
-            _ => Err(Error::new(
-                Code::Internal,
-                "the index names a segment that does not exist",
-            )),
+            _ => Err(Error::new(Code::Internal, "the index names a segment that does not exist")),
         }
     }
 
@@ -64,10 +61,7 @@ impl Segments {
     }
 
     pub(crate) fn slot_of(&self, segment: &Arc<Segment>) -> Option<u32> {
-        self.0
-            .iter()
-            .position(|s| s.as_ref().is_some_and(|s| Arc::ptr_eq(s, segment)))
-            .map(|i| i as u32)
+        self.0.iter().position(|s| s.as_ref().is_some_and(|s| Arc::ptr_eq(s, segment))).map(|i| i as u32)
     }
 }
 
@@ -85,10 +79,7 @@ impl Index {
         for _ in 0..SHARDS {
             shards.push(RwLock::new(Shard::new(Arc::clone(&segments))?));
         }
-        Ok(Index {
-            shards: shards.into_boxed_slice(),
-            segments: Mutex::new(segments),
-        })
+        Ok(Index { shards: shards.into_boxed_slice(), segments: Mutex::new(segments) })
     }
 
     #[inline]
@@ -113,10 +104,7 @@ impl Index {
         let free = next.0.iter().position(Option::is_none);
         let slot = free.unwrap_or(next.0.len());
         if slot >= position::MAX_SLOTS {
-            return Err(Error::new(
-                Code::NoSpace,
-                "too many segments: choose a larger segment size",
-            ));
+            return Err(Error::new(Code::NoSpace, "too many segments: choose a larger segment size"));
         }
         match free {
             Some(slot) => next.0[slot] = Some(segment),
@@ -166,10 +154,7 @@ impl Index {
 }
 
 fn poisoned() -> Error {
-    Error::new(
-        Code::Internal,
-        "the index is unusable after an internal error; reopen the store",
-    )
+    Error::new(Code::Internal, "the index is unusable after an internal error; reopen the store")
 }
 
 /// One part of the index: the keys whose hashes have the same top bits.
@@ -192,17 +177,8 @@ struct Directory {
 
 impl Shard {
     fn new(segments: Arc<Segments>) -> Result<Shard> {
-        let directory = Directory {
-            depth: 0,
-            map: vec![0],
-            chunks: vec![Chunk::new(1, 0)?],
-        };
-        Ok(Shard {
-            version: 0,
-            keys: 0,
-            directory: Arc::new(directory),
-            segments,
-        })
+        let directory = Directory { depth: 0, map: vec![0], chunks: vec![Chunk::new(1, 0)?] };
+        Ok(Shard { version: 0, keys: 0, directory: Arc::new(directory), segments })
     }
 
     #[inline]
@@ -249,18 +225,14 @@ impl Shard {
 
     /// Moves an entry from one position to another; false if there is none at the old one. After `reserve`.
     pub(crate) fn replace(&mut self, hash: KeyHash, old: Position, new: Position) -> bool {
-        let done = self
-            .chunk_mut(hash)
-            .is_some_and(|chunk| chunk.replace(hash.tag(), old, new));
+        let done = self.chunk_mut(hash).is_some_and(|chunk| chunk.replace(hash.tag(), old, new));
         self.version += done as u64;
         done
     }
 
     /// Removes the entry at a position; false if there is none. After `reserve`.
     pub(crate) fn remove(&mut self, hash: KeyHash, position: Position) -> bool {
-        let done = self
-            .chunk_mut(hash)
-            .is_some_and(|chunk| chunk.remove(hash.tag(), position));
+        let done = self.chunk_mut(hash).is_some_and(|chunk| chunk.remove(hash.tag(), position));
         self.keys -= done as u64;
         self.version += done as u64;
         done
@@ -314,8 +286,7 @@ impl Directory {
 
     fn double(&mut self) -> Result<()> {
         let mut map = Vec::new();
-        map.try_reserve_exact(self.map.len() * 2)
-            .map_err(|_| Error::no_memory("the index"))?;
+        map.try_reserve_exact(self.map.len() * 2).map_err(|_| Error::no_memory("the index"))?;
         map.extend(self.map.iter().flat_map(|&c| [c, c]));
         self.map = map;
         self.depth += 1;
@@ -324,18 +295,11 @@ impl Directory {
 
     fn try_clone(&self) -> Result<Directory> {
         let (mut map, mut chunks) = (Vec::new(), Vec::new());
-        map.try_reserve_exact(self.map.len())
-            .map_err(|_| Error::no_memory("the index"))?;
-        chunks
-            .try_reserve_exact(self.chunks.len())
-            .map_err(|_| Error::no_memory("the index"))?;
+        map.try_reserve_exact(self.map.len()).map_err(|_| Error::no_memory("the index"))?;
+        chunks.try_reserve_exact(self.chunks.len()).map_err(|_| Error::no_memory("the index"))?;
         map.extend_from_slice(&self.map);
         chunks.extend(self.chunks.iter().cloned());
-        Ok(Directory {
-            depth: self.depth,
-            map,
-            chunks,
-        })
+        Ok(Directory { depth: self.depth, map, chunks })
     }
 
     fn bytes(&self) -> u64 {
@@ -352,11 +316,7 @@ mod tests {
     use super::*;
 
     fn hash(n: u64) -> KeyHash {
-        KeyHash(
-            n.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                .rotate_left(29)
-                .wrapping_mul(0xbf58_476d_1ce4_e5b9),
-        )
+        KeyHash(n.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9))
     }
 
     fn add(index: &Index, n: u64) {
@@ -390,13 +350,7 @@ mod tests {
             }
             drop(shard);
             let crowded = KeyHash(hash(n).0 >> 8);
-            assert!(
-                index
-                    .read(crowded)
-                    .unwrap()
-                    .candidates(crowded)
-                    .any(|p| p == Position::new(1, 64 + n, 50))
-            );
+            assert!(index.read(crowded).unwrap().candidates(crowded).any(|p| p == Position::new(1, 64 + n, 50)));
         }
         assert_eq!(index.usage().0, N / 2 + N);
     }

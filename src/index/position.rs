@@ -45,11 +45,7 @@ impl Position {
     #[inline]
     pub(crate) fn len_bound(self) -> u64 {
         let (exponent, mantissa) = (self.0 >> 3 & 31, self.0 & 7);
-        if exponent == 0 {
-            mantissa
-        } else {
-            (8 + mantissa) << (exponent - 1)
-        }
+        if exponent == 0 { mantissa } else { (8 + mantissa) << (exponent - 1) }
     }
 }
 

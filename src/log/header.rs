@@ -66,21 +66,8 @@ impl Header {
             Role::Log => 0,
             Role::Output => COMPACTION_OUTPUT,
         };
-        let Header {
-            id,
-            identity,
-            predecessor,
-            ..
-        } = *self;
-        let layout = Layout {
-            magic: MAGIC,
-            version: VERSION,
-            flags,
-            id,
-            identity,
-            predecessor,
-            reserved: 0,
-        };
+        let Header { id, identity, predecessor, .. } = *self;
+        let layout = Layout { magic: MAGIC, version: VERSION, flags, id, identity, predecessor, reserved: 0 };
         let mut bytes = [0; HEADER_LEN];
         wincode::serialize_into(&mut &mut bytes[..BODY_LEN], &layout)
             .map_err(|e| Error::new(Code::Internal, format!("encode segment header: {e}")))?;
@@ -100,21 +87,10 @@ impl Header {
         }
         if layout.version != VERSION || layout.flags & !COMPACTION_OUTPUT != 0 || layout.reserved != 0 {
             let (version, flags) = (layout.version, layout.flags);
-            return Err(HeaderError::Unknown(format!(
-                "segment format {version} with flags {flags:#x} is not known"
-            )));
+            return Err(HeaderError::Unknown(format!("segment format {version} with flags {flags:#x} is not known")));
         }
-        let role = if layout.flags & COMPACTION_OUTPUT == 0 {
-            Role::Log
-        } else {
-            Role::Output
-        };
-        Ok(Header {
-            id: layout.id,
-            identity: layout.identity,
-            role,
-            predecessor: layout.predecessor,
-        })
+        let role = if layout.flags & COMPACTION_OUTPUT == 0 { Role::Log } else { Role::Output };
+        Ok(Header { id: layout.id, identity: layout.identity, role, predecessor: layout.predecessor })
     }
 }
 
@@ -123,17 +99,8 @@ mod tests {
     use super::*;
 
     fn header() -> Header {
-        let predecessor = LogEnd {
-            id: 6,
-            len: 4096,
-            crc: 0xdead_beef,
-        };
-        Header {
-            id: 7,
-            identity: 0x1122_3344_5566_7788,
-            role: Role::Log,
-            predecessor,
-        }
+        let predecessor = LogEnd { id: 6, len: 4096, crc: 0xdead_beef };
+        Header { id: 7, identity: 0x1122_3344_5566_7788, role: Role::Log, predecessor }
     }
 
     #[test]

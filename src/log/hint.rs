@@ -65,15 +65,7 @@ pub(crate) fn write(
     let name = name(id);
     let file = create_anew(storage, &name)?;
     let count = entries.len() as u64;
-    let layout = Layout {
-        magic: MAGIC,
-        id,
-        identity,
-        covered,
-        seed,
-        count,
-        reserved: 0,
-    };
+    let layout = Layout { magic: MAGIC, id, identity, covered, seed, count, reserved: 0 };
     let mut block = wincode::serialize(&layout).map_err(std::io::Error::other)?;
     let (mut crc, mut at) = (0, 0);
     for chunk in entries.chunks(BLOCK) {
@@ -114,10 +106,7 @@ impl HintReader {
         let mut header = [0; HEADER_LEN];
         read_exact_at(&*file, &mut header, 0).ok()?;
         let layout: Layout = wincode::deserialize_exact(&header).ok()?;
-        let expected_len = layout
-            .count
-            .checked_mul(ENTRY_LEN as u64)?
-            .checked_add((HEADER_LEN + 4) as u64)?;
+        let expected_len = layout.count.checked_mul(ENTRY_LEN as u64)?.checked_add((HEADER_LEN + 4) as u64)?;
         let fits = layout.magic == MAGIC
             && layout.id == id
             && layout.identity == identity
@@ -126,15 +115,7 @@ impl HintReader {
             && file.len().ok()? == expected_len;
         let (at, crc) = (HEADER_LEN as u64, crc32c::crc32c(&header));
         let (covered, unread) = (layout.covered, layout.count);
-        fits.then(|| HintReader {
-            file,
-            covered,
-            unread,
-            at,
-            crc,
-            block: Vec::new(),
-            taken: 0,
-        })
+        fits.then(|| HintReader { file, covered, unread, at, crc, block: Vec::new(), taken: 0 })
     }
 
     /// The length of the segment that the hint covers.

@@ -125,12 +125,7 @@ impl Manifest {
         if crc32c::crc32c(body) != u32::from_le_bytes(*crc) {
             return Err(damaged("checksum mismatch"));
         }
-        let unknown = || {
-            Error::new(
-                Code::Format,
-                format!("{NAME}: a format that this version does not know"),
-            )
-        };
+        let unknown = || Error::new(Code::Format, format!("{NAME}: a format that this version does not know"));
         if !body.starts_with(&MAGIC) || body.get(8..12) != Some(&VERSION.to_le_bytes()) {
             return Err(unknown());
         }
@@ -178,11 +173,7 @@ mod tests {
             hash_seed: [1, 2],
             next_id: 10,
             last_timestamp: 1234,
-            segments: vec![
-                entry(3, Role::Log, true),
-                entry(9, Role::Output, true),
-                entry(4, Role::Log, false),
-            ],
+            segments: vec![entry(3, Role::Log, true), entry(9, Role::Output, true), entry(4, Role::Log, false)],
         }
     }
 

@@ -72,10 +72,7 @@ impl Prefix {
             0 | MARK => return None,
             _ => Kind::Unknown,
         };
-        Some(Prefix {
-            kind,
-            frame_len: length + (PREFIX_LEN + CRC_LEN) as u64,
-        })
+        Some(Prefix { kind, frame_len: length + (PREFIX_LEN + CRC_LEN) as u64 })
     }
 }
 
@@ -103,11 +100,7 @@ pub(crate) fn encode_record(entry: &DataFileEntry<'_>, out: &mut [u8]) -> Result
 pub(crate) fn encode_split(entry: &DataFileEntry<'_>, out: &mut Vec<u8>) -> Result<[u8; CRC_LEN]> {
     let value = entry.value.unwrap_or_default();
     let len = record_len(entry.key.len(), entry.value.map(<[u8]>::len));
-    let head = Head {
-        timestamp: entry.timestamp,
-        key: entry.key,
-        value_len: entry.value.map(|v| v.len() as u64),
-    };
+    let head = Head { timestamp: entry.timestamp, key: entry.key, value_len: entry.value.map(|v| v.len() as u64) };
     out.extend((len - (PREFIX_LEN + CRC_LEN) as u64).to_le_bytes());
     out.extend(wincode::serialize(&head).map_err(|e| Error::new(Code::Internal, format!("encode record: {e}")))?);
     Ok(crc32c::crc32c_append(crc32c::crc32c(out), value).to_le_bytes())
@@ -187,55 +180,25 @@ mod tests {
 
     #[test]
     fn a_record_is_framed_as_documented() {
-        let bytes = encoded(&DataFileEntry {
-            timestamp: 0x0102,
-            key: b"ab",
-            value: Some(b"xyz"),
-        });
+        let bytes = encoded(&DataFileEntry { timestamp: 0x0102, key: b"ab", value: Some(b"xyz") });
         let mut expected = vec![30, 0, 0, 0, 0, 0, 0, 0];
         expected.extend([2, 1, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, b'a', b'b', 1]);
         expected.extend([3, 0, 0, 0, 0, 0, 0, 0, b'x', b'y', b'z']);
         expected.extend(crc32c::crc32c(&expected).to_le_bytes());
         assert_eq!(bytes, expected);
-        assert_eq!(
-            encoded(&DataFileEntry {
-                timestamp: 1,
-                key: &[7; 16],
-                value: Some(&[1; 100])
-            })
-            .len(),
-            153
-        );
+        assert_eq!(encoded(&DataFileEntry { timestamp: 1, key: &[7; 16], value: Some(&[1; 100]) }).len(), 153);
     }
 
     #[test]
     fn what_was_encoded_is_decoded() {
-        for (key, value) in [
-            (&b""[..], None),
-            (b"", Some(&b""[..])),
-            (b"key", Some(&[0u8; 5000][..])),
-            (b"k", None),
-        ] {
-            let entry = DataFileEntry {
-                timestamp: -5,
-                key,
-                value,
-            };
+        for (key, value) in [(&b""[..], None), (b"", Some(&b""[..])), (b"key", Some(&[0u8; 5000][..])), (b"k", None)] {
+            let entry = DataFileEntry { timestamp: -5, key, value };
             let frame = encoded(&entry);
             let prefix = Prefix::parse(frame[..8].try_into().unwrap()).unwrap();
-            assert_eq!(
-                prefix,
-                Prefix {
-                    kind: Kind::Record,
-                    frame_len: frame.len() as u64
-                }
-            );
+            assert_eq!(prefix, Prefix { kind: Kind::Record, frame_len: frame.len() as u64 });
             assert!(crc_matches(&frame));
             let head = Head::parse(&frame, frame.len() as u64).unwrap();
-            assert_eq!(
-                (head.timestamp, head.key, head.value_len),
-                (-5, key, value.map(|v| v.len() as u64))
-            );
+            assert_eq!((head.timestamp, head.key, head.value_len), (-5, key, value.map(|v| v.len() as u64)));
             if let Some(value) = value {
                 assert_eq!(&frame[head.value_at()..frame.len() - CRC_LEN], value);
             }
@@ -250,11 +213,7 @@ mod tests {
 
     #[test]
     fn each_flipped_bit_is_noticed() {
-        let frame = encoded(&DataFileEntry {
-            timestamp: 77,
-            key: b"key",
-            value: Some(b"value"),
-        });
+        let frame = encoded(&DataFileEntry { timestamp: 77, key: b"key", value: Some(b"value") });
         for bit in 0..frame.len() * 8 {
             let mut bad = frame.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
@@ -267,13 +226,7 @@ mod tests {
         let mut frame = [0; MARK_LEN];
         encode_mark(12345, &mut frame);
         let prefix = Prefix::parse(frame[..8].try_into().unwrap()).unwrap();
-        assert_eq!(
-            prefix,
-            Prefix {
-                kind: Kind::Mark,
-                frame_len: MARK_LEN as u64
-            }
-        );
+        assert_eq!(prefix, Prefix { kind: Kind::Mark, frame_len: MARK_LEN as u64 });
         assert!(crc_matches(&frame));
         assert_eq!(decode_mark(&frame), Some(12345));
     }
@@ -283,9 +236,6 @@ mod tests {
         assert_eq!(Prefix::parse([0; 8]), None);
         assert_eq!(Prefix::parse(16u64.to_le_bytes()), None);
         assert_eq!(Prefix::parse((MARK | 9).to_le_bytes()), None);
-        assert_eq!(
-            Prefix::parse((1u64 << 50 | 30).to_le_bytes()).unwrap().kind,
-            Kind::Unknown
-        );
+        assert_eq!(Prefix::parse((1u64 << 50 | 30).to_le_bytes()).unwrap().kind, Kind::Unknown);
     }
 }

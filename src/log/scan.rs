@@ -44,19 +44,9 @@ impl Scanner {
     /// A scanner of the frames between the offsets `start` and `end`; `start` is the start of a frame.
     pub(crate) fn new(name: &str, file: Arc<dyn File>, start: u64, end: u64) -> Result<Scanner> {
         let mut window = Vec::new();
-        let len = WINDOW_LEN
-            .min(usize::try_from(end.saturating_sub(start)).unwrap_or(WINDOW_LEN))
-            .max(HEADER_LEN);
+        let len = WINDOW_LEN.min(usize::try_from(end.saturating_sub(start)).unwrap_or(WINDOW_LEN)).max(HEADER_LEN);
         window.try_reserve_exact(len).map_err(|_| Error::no_memory("a scan"))?;
-        Ok(Scanner {
-            name: name.to_owned(),
-            file,
-            at: start,
-            end,
-            batch: None,
-            window,
-            window_at: 0,
-        })
+        Ok(Scanner { name: name.to_owned(), file, at: start, end, batch: None, window, window_at: 0 })
     }
 
     /// Where the next frame is expected. After [`Item::End`] or [`Item::Bad`]: where that was found.
@@ -99,11 +89,7 @@ impl Scanner {
         let prefix_bytes = self.peek(at, PREFIX_LEN)?;
         let Ok(prefix_bytes) = <[u8; PREFIX_LEN]>::try_from(prefix_bytes) else {
             let zeros = prefix_bytes.iter().all(|&b| b == 0);
-            return Ok(if zeros {
-                Item::End
-            } else {
-                Item::Bad("less than a frame")
-            });
+            return Ok(if zeros { Item::End } else { Item::Bad("less than a frame") });
         };
         if prefix_bytes == [0; PREFIX_LEN] && self.batch.is_none() {
             return Ok(Item::End);
@@ -137,11 +123,7 @@ impl Scanner {
                 }
                 self.at += prefix.frame_len;
                 match Head::parse(self.peek(at, head_len)?, prefix.frame_len) {
-                    Some(head) => Ok(Item::Record {
-                        offset: at,
-                        len: prefix.frame_len,
-                        head,
-                    }),
+                    Some(head) => Ok(Item::Record { offset: at, len: prefix.frame_len, head }),
                     None => Ok(Item::Bad("the file changes while it is read")),
                 }
             }
@@ -227,10 +209,7 @@ impl Scanner {
     }
 
     fn unknown<T>(&self, what: &str) -> Result<T> {
-        Err(Error::new(
-            Code::Format,
-            format!("{}: offset {}: {what}: written by a newer version?", self.name, self.at),
-        ))
+        Err(Error::new(Code::Format, format!("{}: offset {}: {what}: written by a newer version?", self.name, self.at)))
     }
 
     /// Verifies the checksum of the frame at `at`, which lies within the end.

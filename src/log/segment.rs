@@ -226,11 +226,7 @@ impl Segment {
         if len > super::header::HEADER_LEN as u64 {
             self.read_exact(&mut crc, len - CRC_LEN as u64)?;
         }
-        Ok(LogEnd {
-            id: self.id(),
-            len,
-            crc: u32::from_le_bytes(crc),
-        })
+        Ok(LogEnd { id: self.id(), len, crc: u32::from_le_bytes(crc) })
     }
 }
 
@@ -246,10 +242,7 @@ const CACHED_FILES: usize = 32;
 
 impl FileCache {
     pub(crate) fn new(storage: Arc<dyn Storage>) -> FileCache {
-        FileCache {
-            storage,
-            open: Mutex::new(Vec::new()),
-        }
+        FileCache { storage, open: Mutex::new(Vec::new()) }
     }
 
     fn get(&self, name: &str) -> std::io::Result<Arc<dyn File>> {
@@ -279,9 +272,6 @@ impl FileCache {
 
     /// Forgets the descriptor of a file that is going away.
     pub(crate) fn forget(&self, name: &str) {
-        self.open
-            .lock()
-            .unwrap_or_else(|e| e.into_inner())
-            .retain(|(n, _)| n != name);
+        self.open.lock().unwrap_or_else(|e| e.into_inner()).retain(|(n, _)| n != name);
     }
 }

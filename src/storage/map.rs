@@ -34,12 +34,7 @@ impl Map {
     /// # Safety
     /// `base..base + len` must stay mapped at that address until `owner` is dropped.
     pub(crate) unsafe fn new(base: NonNull<u8>, len: usize, observed: bool, owner: Box<dyn MapOwner>) -> Map {
-        Map {
-            base,
-            len,
-            observed,
-            owner,
-        }
+        Map { base, len, observed, owner }
     }
 
     /// The length of the mapping, which may reach beyond the end of the file.

@@ -47,10 +47,7 @@ pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
 impl RealStorage {
     /// Opens an existing directory.
     pub(crate) fn open(path: &Path) -> io::Result<RealStorage> {
-        Ok(RealStorage {
-            dir: open_dir(path)?,
-            lock: Mutex::new(None),
-        })
+        Ok(RealStorage { dir: open_dir(path)?, lock: Mutex::new(None) })
     }
 
     fn open_file(&self, name: &str, flags: c_int) -> io::Result<Arc<dyn File>> {
@@ -110,11 +107,7 @@ impl Storage for RealStorage {
         if held.is_some() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let flags = if shared {
-            libc::O_RDONLY
-        } else {
-            libc::O_RDWR | libc::O_CREAT
-        };
+        let flags = if shared { libc::O_RDONLY } else { libc::O_RDWR | libc::O_CREAT };
         let fd = match open_at(&self.dir, LOCK, flags) {
             Err(error) if shared && error.kind() == io::ErrorKind::NotFound => return Ok(()),
             opened => opened?,
@@ -267,21 +260,14 @@ impl Mapping {
         if len == 0 {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let access = if write {
-            libc::PROT_READ | libc::PROT_WRITE
-        } else {
-            libc::PROT_READ
-        };
+        let access = if write { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
         // SAFETY: without MAP_FIXED the kernel chooses addresses that nothing else uses.
         let base = unsafe { libc::mmap(ptr::null_mut(), len, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let mapping = Mapping {
-            base,
-            len: Mutex::new(len),
-        };
+        let mapping = Mapping { base, len: Mutex::new(len) };
         // Not for a map that is appended to: there, without read-ahead the page cache grows by single pages
         // instead of large ones, which was measured to make an append four times as slow.
         if !write {
@@ -368,11 +354,7 @@ impl Entries {
         let entry = unsafe { libc::readdir(self.0.as_ptr()) };
         if entry.is_null() {
             let error = io::Error::last_os_error();
-            return if error.raw_os_error() == Some(0) {
-                Ok(None)
-            } else {
-                Err(error)
-            };
+            return if error.raw_os_error() == Some(0) { Ok(None) } else { Err(error) };
         }
         // SAFETY: the entry stays valid until the next `readdir` of this stream, which needs `&mut self`; its
         // name is NUL-terminated. No reference to the whole entry: it may be shorter than its type.
@@ -398,12 +380,7 @@ fn note_pid(fd: OwnedFd) -> OwnedFd {
 }
 
 fn open_dir(path: &Path) -> io::Result<fs::File> {
-    retry(|| {
-        fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_DIRECTORY)
-            .open(path)
-    })
+    retry(|| fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path))
 }
 
 fn open_at(dir: &fs::File, name: &CStr, flags: c_int) -> io::Result<OwnedFd> {
@@ -421,17 +398,10 @@ fn c_name(name: &str) -> io::Result<CString> {
 
 /// The size that a file of this process may have.
 fn file_size_limit() -> u64 {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is writable and outlives the call.
     let known = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) } == 0;
-    if known && limit.rlim_cur != libc::RLIM_INFINITY {
-        limit.rlim_cur
-    } else {
-        u64::MAX
-    }
+    if known && limit.rlim_cur != libc::RLIM_INFINITY { limit.rlim_cur } else { u64::MAX }
 }
 
 fn page_size() -> usize {
@@ -446,11 +416,7 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The result of a system call that says -1 for failure.
 fn check(result: c_int) -> io::Result<c_int> {
-    if result == -1 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// Repeats a call for as long as signals interrupt it.
@@ -560,12 +526,7 @@ mod os {
         // SAFETY: an open descriptor and a writable struct that outlive the call.
         let result = retry(|| check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_PREALLOCATE, &raw mut store) }));
         match result {
-            Err(error)
-                if matches!(
-                    error.raw_os_error(),
-                    Some(libc::ENOTSUP | libc::EOPNOTSUPP | libc::ENOSYS)
-                ) =>
-            {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOTSUP | libc::EOPNOTSUPP | libc::ENOSYS)) => {
                 return Err(io::ErrorKind::Unsupported.into());
             }
             result => result?,
@@ -828,23 +789,13 @@ mod tests {
             let name = format!("{}::the_file_size_limit_is_an_error_not_a_signal", module_path!());
             let name = name.split_once("::").unwrap().1;
             let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-            let output = child
-                .args(["--exact", name, "--nocapture"])
-                .env(CHILD, "1")
-                .output()
-                .unwrap();
+            let output = child.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
             assert!(output.status.success(), "{output:?}");
-            assert!(
-                String::from_utf8_lossy(&output.stdout).contains("1 passed"),
-                "{output:?}"
-            );
+            assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
             return;
         }
         let set = |bytes| {
-            let mut limit = libc::rlimit {
-                rlim_cur: 0,
-                rlim_max: 0,
-            };
+            let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
             // SAFETY: `limit` is writable and outlives the calls.
             unsafe {
                 assert_eq!(libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit), 0);

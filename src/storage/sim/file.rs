@@ -33,7 +33,8 @@ unsafe impl Sync for Buffer {}
 
 impl Buffer {
     fn new(len: usize) -> io::Result<Buffer> {
-        let layout = Layout::from_size_align(len, BLOCK).map_err(|_| errno(libc::ENOMEM))?;
+        // Not aligned like pages: to get zeros is then free of cost.
+        let layout = Layout::from_size_align(len, 16).map_err(|_| errno(libc::ENOMEM))?;
         // SAFETY: the caller checked that `len` is not zero.
         let base = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
         Ok(Buffer { base, layout })
@@ -44,12 +45,7 @@ impl Buffer {
         if offset < self.layout.size() {
             let n = bytes.len().min(self.layout.size() - offset);
             // SAFETY: inside the buffer; nobody else is at these bytes, which are being written to the file.
-            unsafe {
-                self.base
-                    .as_ptr()
-                    .add(offset)
-                    .copy_from_nonoverlapping(bytes.as_ptr(), n)
-            };
+            unsafe { self.base.as_ptr().add(offset).copy_from_nonoverlapping(bytes.as_ptr(), n) };
         }
     }
 
@@ -85,11 +81,7 @@ pub(super) struct SimFile {
 impl SimFile {
     /// The caller counts it as open.
     pub(super) fn new(disk: &Shared, inode: u64, write: bool) -> SimFile {
-        SimFile {
-            disk: Arc::clone(disk),
-            inode,
-            write,
-        }
+        SimFile { disk: Arc::clone(disk), inode, write }
     }
 
     fn enter(&self, call: Calls) -> io::Result<MutexGuard<'_, Disk>> {
@@ -106,11 +98,7 @@ impl SimFile {
         if !self.write {
             return Err(errno(libc::EBADF));
         }
-        if end > FILE_BYTES_MAX {
-            Err(errno(libc::EFBIG))
-        } else {
-            Ok(())
-        }
+        if end > FILE_BYTES_MAX { Err(errno(libc::EFBIG)) } else { Ok(()) }
     }
 
     fn write(&self, disk: &mut Disk, bytes: &[u8], offset: usize) -> io::Result<()> {
@@ -162,12 +150,7 @@ impl File for SimFile {
         }
         // A disk that fills up takes what fits.
         let room = disk.room();
-        let fits = disk
-            .image
-            .inode(self.inode)
-            .reserved
-            .saturating_add(room / BLOCK * BLOCK)
-            .saturating_sub(offset);
+        let fits = disk.image.inode(self.inode).reserved.saturating_add(room / BLOCK * BLOCK).saturating_sub(offset);
         let mut n = buf.len().min(fits);
         if n == 0 && !buf.is_empty() {
             return Err(errno(libc::ENOSPC));
@@ -240,12 +223,7 @@ impl File for SimFile {
         live.buffers.retain(|other| other.strong_count() > 0);
         live.buffers.push(Arc::downgrade(&buffer));
         let base = buffer.base;
-        let map = SimMap {
-            disk: Arc::clone(&self.disk),
-            inode: self.inode,
-            buffer,
-            writable: AtomicBool::new(write),
-        };
+        let map = SimMap { disk: Arc::clone(&self.disk), inode: self.inode, buffer, writable: AtomicBool::new(write) };
         // SAFETY: the buffer is `len` bytes at a fixed address, and the owner keeps it. Observed even if read-only,
         // to catch a store where a real map would raise a signal.
         Ok(unsafe { Map::new(base, len, true, Box::new(map)) })
@@ -319,5 +297,114 @@ impl MapOwner for SimMap {
 impl Drop for SimMap {
     fn drop(&mut self) {
         guard(&self.disk).closed(self.inode);
+    }
+}
+
+pub(super) mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::thread;
+
+    use crate::storage::sim::{Crash, PageMode, SimStorage};
+    use crate::storage::{Map, Storage, read_exact_at, write_all_at};
+
+    pub(crate) fn store(map: &Map, offset: usize, bytes: &[u8]) {
+        // SAFETY: the tests stay inside the file, or prove that the simulation notices; nobody else uses the bytes.
+        unsafe { map.write(offset, bytes.len(), |to| to.copy_from_slice(bytes)).unwrap() };
+    }
+
+    pub(crate) fn load(map: &Map, offset: usize, len: usize) -> Vec<u8> {
+        // SAFETY: the memory is there for all of the map, and nobody stores meanwhile.
+        unsafe { map.bytes(offset, len).unwrap().to_vec() }
+    }
+
+    #[test]
+    fn maps_and_calls_see_the_same_bytes() {
+        let sim = SimStorage::new(1, PageMode::Page);
+        let f = sim.create("f").unwrap();
+        let (map, other) = (f.map(65536, true).unwrap(), f.map(5000, false).unwrap());
+        assert!(f.map(0, false).is_err());
+        f.allocate(8192).unwrap();
+        map.populate(0, 8192);
+        store(&map, 4999, b"ab");
+        let mut buf = [0; 2];
+        read_exact_at(&*sim.open("f", false).unwrap(), &mut buf, 4999).unwrap();
+        assert_eq!(&buf, b"ab");
+        assert_eq!(load(&other, 4998, 2), b"\0a");
+        write_all_at(&*f, b"yz", 4999).unwrap();
+        assert_eq!(load(&map, 4999, 2), b"yz");
+        write_all_at(&*f, b"end", 10_000).unwrap();
+        assert_eq!(load(&map, 9999, 4), b"\0end");
+        assert_ne!(load(&map, 10_003, 1), b"\0", "behind the end");
+        sim.corrupt("f", 4999, 1);
+        assert_eq!(load(&other, 4999, 1), b"x");
+        assert_eq!(sim.read_file("f").unwrap()[4999], b'x');
+        f.set_len(4096).unwrap();
+        assert_ne!(load(&map, 4999, 1), b"x");
+    }
+
+    #[test]
+    fn a_store_that_would_raise_a_signal_is_noticed() {
+        let attempts: [fn(&SimStorage) -> Map; 4] = [
+            |sim| sim.open("f", false).unwrap().map(100, false).unwrap(),
+            |sim| {
+                let map = sim.open("f", true).unwrap().map(100, true).unwrap();
+                map.seal(100);
+                map
+            },
+            |sim| {
+                let f = sim.open("f", true).unwrap();
+                f.set_len(50).unwrap();
+                f.map(100, true).unwrap()
+            },
+            |sim| {
+                let f = sim.create("g").unwrap();
+                f.set_len(100).unwrap();
+                f.map(100, true).unwrap()
+            },
+        ];
+        for attempt in attempts {
+            let sim = SimStorage::new(1, PageMode::Page);
+            sim.put_file("f", &[0; 100]);
+            let map = attempt(&sim);
+            assert_eq!(sim.violation(), None);
+            assert!(catch_unwind(AssertUnwindSafe(|| store(&map, 49, b"xy"))).is_err());
+            assert!(sim.violation().is_some());
+        }
+    }
+
+    #[test]
+    fn threads_may_store_sync_and_read_at_once() {
+        let sim = SimStorage::new(1, PageMode::Page);
+        let f = sim.create("f").unwrap();
+        f.allocate(65536).unwrap();
+        let map = f.map(65536, true).unwrap();
+        let rounds = if cfg!(miri) { 50 } else { 1000 };
+        thread::scope(|scope| {
+            scope.spawn(|| (0..rounds).for_each(|i| store(&map, i * 64, &[i as u8; 64])));
+            scope.spawn(|| (0..rounds / 10).for_each(|_| f.sync().unwrap()));
+            scope.spawn(|| (0..rounds).for_each(|_| drop(sim.read_file("f"))));
+        });
+        f.sync().unwrap();
+        sim.sync_dir().unwrap();
+        sim.crash_now(Crash::Power);
+        let bytes = sim.reboot().read_file("f").unwrap();
+        assert!((0..rounds).all(|i| bytes[i * 64..(i + 1) * 64] == [i as u8; 64]));
+    }
+
+    #[test]
+    fn a_removed_file_can_be_used_while_open() {
+        let sim = SimStorage::new(1, PageMode::Page);
+        sim.put_file("f", b"abc");
+        let f = sim.open("f", false).unwrap();
+        let map = f.map(3, false).unwrap();
+        sim.remove("f").unwrap();
+        sim.sync_dir().unwrap();
+        let mut buf = [0; 3];
+        read_exact_at(&*f, &mut buf, 0).unwrap();
+        drop(f);
+        assert_eq!(load(&map, 0, 3), b"abc");
+        assert_eq!(sim.used(), 4096);
+        drop(map);
+        assert_eq!(sim.used(), 0);
     }
 }

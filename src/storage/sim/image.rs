@@ -145,9 +145,7 @@ impl Inode {
         while at < end {
             let (page, from) = (at / unit, at % unit);
             let n = (unit - from).min(end - at);
-            self.touch(page, unit, || {
-                Patch::Bytes(from, bytes[at - offset..at - offset + n].into())
-            });
+            self.touch(page, unit, || Patch::Bytes(from, bytes[at - offset..at - offset + n].into()));
             at += n;
         }
     }
@@ -312,21 +310,13 @@ impl Inode {
         }
         let step = [0, all, rng.below(all + 1), rng.below(all + 1)][rng.below(4)];
         let length = |step: usize| {
-            if step == 0 {
-                self.durable_len
-            } else {
-                self.lengths[step - 1]
-            }
+            if step == 0 { self.durable_len } else { self.lengths[step - 1] }
         };
         let len = length(step);
         // A file grows on disk block by block.
         let next = if step < all { length(step + 1) } else { len };
         let blocks = next.saturating_sub(len) / BLOCK;
-        if blocks > 0 && rng.coin() {
-            (len / BLOCK + 1 + rng.below(blocks)) * BLOCK
-        } else {
-            len
-        }
+        if blocks > 0 && rng.coin() { (len / BLOCK + 1 + rng.below(blocks)) * BLOCK } else { len }
     }
 }
 
@@ -396,10 +386,7 @@ impl Image {
     }
 
     pub(super) fn name_of(&self, inode: u64) -> &str {
-        self.names
-            .iter()
-            .find(|(_, id)| **id == inode)
-            .map_or("(no name)", |(name, _)| name)
+        self.names.iter().find(|(_, id)| **id == inode).map_or("(no name)", |(name, _)| name)
     }
 
     pub(super) fn inode(&self, inode: u64) -> &Inode {
@@ -411,9 +398,7 @@ impl Image {
     }
 
     fn inode_mut(&mut self, inode: u64) -> &mut Inode {
-        self.inodes
-            .get_mut(&inode)
-            .expect("an inode that is open or has a name")
+        self.inodes.get_mut(&inode).expect("an inode that is open or has a name")
     }
 
     /// `name` must be free.
@@ -502,13 +487,7 @@ impl Image {
         });
         let data = Arc::new(bytes.to_vec());
         let reserved = data.len().next_multiple_of(BLOCK);
-        let file = Inode {
-            durable: Arc::clone(&data),
-            durable_len: data.len(),
-            data,
-            reserved,
-            ..Inode::default()
-        };
+        let file = Inode { durable: Arc::clone(&data), durable_len: data.len(), data, reserved, ..Inode::default() };
         self.inodes.insert(self.next_inode, file);
         self.names.insert(name.into(), self.next_inode);
         self.durable_names.insert(name.into(), self.next_inode);
@@ -527,19 +506,13 @@ impl Image {
 
     /// Forgets files that have no name, neither now nor possibly after a power cut, and that are not `open`.
     pub(super) fn collect(&mut self, open: impl Fn(u64) -> bool) {
-        let named: BTreeSet<u64> = self
-            .names
-            .values()
-            .chain(self.durable_names.values())
-            .copied()
-            .collect();
+        let named: BTreeSet<u64> = self.names.values().chain(self.durable_names.values()).copied().collect();
         let pending = |id: u64| {
             self.dir_ops.iter().any(|op| match op {
                 DirOp::Create(_, inode) | DirOp::Rename(_, _, inode) | DirOp::Remove(_, inode) => *inode == id,
             })
         };
-        self.inodes
-            .retain(|id, _| named.contains(id) || open(*id) || pending(*id));
+        self.inodes.retain(|id, _| named.contains(id) || open(*id) || pending(*id));
     }
 
     /// All processes are gone, and the page cache lives on; some time passes.

@@ -29,6 +29,8 @@
 
 mod file;
 mod image;
+// Statistics over many runs, too slow for an interpreter; the unsafe code has its tests in `file`.
+#[cfg(not(miri))]
 mod tests;
 
 use std::collections::BTreeMap;
@@ -157,21 +159,14 @@ impl Disk {
     }
 
     fn alive(&self) -> io::Result<()> {
-        if self.crashed {
-            Err(io::Error::other("crashed"))
-        } else {
-            Ok(())
-        }
+        if self.crashed { Err(io::Error::other("crashed")) } else { Ok(()) }
     }
 
     /// Counts a call and says whether it is to fail.
     fn fault(&mut self, call: Calls) -> Option<io::Error> {
         let index = self.calls;
         self.calls += 1;
-        let due = self
-            .faults
-            .iter()
-            .position(|plan| plan.at <= index && plan.calls.0 & call.0 != 0)?;
+        let due = self.faults.iter().position(|plan| plan.at <= index && plan.calls.0 & call.0 != 0)?;
         let plan = self.faults[due];
         if !plan.persistent {
             self.faults.remove(due);
@@ -215,28 +210,17 @@ impl Disk {
     fn used(&self) -> usize {
         let open = |id| self.live.get(&id).is_some_and(|live| live.open > 0);
         let named = |id| self.image.names().values().any(|named| *named == id);
-        self.image
-            .inodes()
-            .filter(|(id, _)| open(*id) || named(*id))
-            .map(|(_, inode)| inode.reserved)
-            .sum()
+        self.image.inodes().filter(|(id, _)| open(*id) || named(*id)).map(|(_, inode)| inode.reserved).sum()
     }
 
     fn room(&self) -> usize {
-        self.capacity
-            .map_or(usize::MAX, |capacity| capacity.saturating_sub(self.used()))
+        self.capacity.map_or(usize::MAX, |capacity| capacity.saturating_sub(self.used()))
     }
 
     /// Whether a file may come to occupy `len` bytes.
     fn check_room(&self, inode: u64, len: usize) -> io::Result<()> {
-        let more = len
-            .next_multiple_of(BLOCK)
-            .saturating_sub(self.image.inode(inode).reserved);
-        if more > 0 && more > self.room() {
-            Err(errno(libc::ENOSPC))
-        } else {
-            Ok(())
-        }
+        let more = len.next_multiple_of(BLOCK).saturating_sub(self.image.inode(inode).reserved);
+        if more > 0 && more > self.room() { Err(errno(libc::ENOSPC)) } else { Ok(()) }
     }
 
     fn opened(&mut self, inode: u64) -> &mut Live {
@@ -255,10 +239,7 @@ impl Disk {
     }
 
     fn buffers(&self, inode: u64) -> impl Iterator<Item = Arc<Buffer>> {
-        self.live
-            .get(&inode)
-            .into_iter()
-            .flat_map(|live| live.buffers.iter().filter_map(Weak::upgrade))
+        self.live.get(&inode).into_iter().flat_map(|live| live.buffers.iter().filter_map(Weak::upgrade))
     }
 
     fn violate(&mut self, what: String) -> ! {
@@ -319,9 +300,7 @@ impl SimStorage {
         state.users += 1;
         let id = state.users;
         drop(state);
-        SimStorage {
-            user: Arc::new(User { disk, id }),
-        }
+        SimStorage { user: Arc::new(User { disk, id }) }
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -539,10 +518,7 @@ impl Storage for SimStorage {
         disk.alive()?;
         if let Some(error) = disk.fault(Calls::SYNC_DIR) {
             let mut rng = Rng(disk.rng.next());
-            disk.op(
-                |_| "sync_dir, failing".into(),
-                |image, _| image.sync_dir(Some(&mut rng)),
-            )?;
+            disk.op(|_| "sync_dir, failing".into(), |image, _| image.sync_dir(Some(&mut rng)))?;
             return Err(error);
         }
         disk.op(|_| "sync_dir".into(), |image, partly| image.sync_dir(partly))?;

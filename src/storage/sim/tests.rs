@@ -1,16 +1,15 @@
 //! The rules of the model, one by one: what may be lost is lost for some seed, what may not never is.
 
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread;
 
+use super::file::tests::{load, store};
 use super::*;
-use crate::storage::{Map, read_exact_at, write_all_at};
+use crate::storage::{read_exact_at, write_all_at};
 
 type Run = fn(&SimStorage) -> io::Result<()>;
 type FileRun = fn(&SimStorage, &dyn File) -> io::Result<()>;
 
-const SEEDS: u64 = if cfg!(miri) { 40 } else { 400 };
+const SEEDS: u64 = 400;
 
 fn sim(seed: u64) -> SimStorage {
     SimStorage::new(seed, PageMode::Page)
@@ -39,16 +38,6 @@ fn after_power_cut(mode: PageMode, name: &str, run: impl Fn(&SimStorage)) -> BTr
 
 fn some(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(bytes.to_vec())
-}
-
-fn store(map: &Map, offset: usize, bytes: &[u8]) {
-    // SAFETY: the tests stay inside the file, or prove that the simulation notices; nobody else uses the bytes.
-    unsafe { map.write(offset, bytes.len(), |to| to.copy_from_slice(bytes)).unwrap() };
-}
-
-fn load(map: &Map, offset: usize, len: usize) -> Vec<u8> {
-    // SAFETY: the memory is there for all of the map, and nobody stores meanwhile.
-    unsafe { map.bytes(offset, len).unwrap().to_vec() }
 }
 
 // Contents.
@@ -80,17 +69,8 @@ fn an_unsynced_page_is_old_or_new_or_in_between() {
     for version in [b"aaaa", b"bbbb", b"cccc"] {
         assert!(seen.contains(&some(version)));
     }
-    assert!(
-        seen.iter()
-            .flatten()
-            .all(|bytes| !(bytes.contains(&b'a') && bytes.contains(&b'c')))
-    );
-    assert!(
-        seen.iter()
-            .flatten()
-            .any(|bytes| bytes.contains(&b'a') && bytes.contains(&b'b')),
-        "torn write-back"
-    );
+    assert!(seen.iter().flatten().all(|bytes| !(bytes.contains(&b'a') && bytes.contains(&b'c'))));
+    assert!(seen.iter().flatten().any(|bytes| bytes.contains(&b'a') && bytes.contains(&b'b')), "torn write-back");
 }
 
 #[test]
@@ -127,11 +107,7 @@ fn a_file_never_synced_has_any_length_and_any_pages() {
     assert_eq!(lengths, BTreeSet::from([0, 4096, 8192, 9000]));
     assert!(seen.contains(&Some(vec![0; 9000])));
     assert!(seen.contains(&Some(vec![7; 9000])));
-    assert!(
-        seen.iter()
-            .flatten()
-            .any(|bytes| bytes.len() == 9000 && bytes[0] == 0 && bytes[8999] == 7)
-    );
+    assert!(seen.iter().flatten().any(|bytes| bytes.len() == 9000 && bytes[0] == 0 && bytes[8999] == 7));
 }
 
 #[test]
@@ -186,11 +162,7 @@ fn all_lost_and_all_kept_can_be_chosen() {
 #[test]
 fn whatever_was_done_a_full_sync_keeps_all_of_it() {
     for seed in 0..SEEDS {
-        let mode = if seed % 2 == 0 {
-            PageMode::Page
-        } else {
-            PageMode::Sector
-        };
+        let mode = if seed % 2 == 0 { PageMode::Page } else { PageMode::Sector };
         let sim = SimStorage::new(seed, mode);
         let f = sim.create("f").unwrap();
         let map = f.map(40_000, true).unwrap();
@@ -318,23 +290,6 @@ fn a_removed_file_may_come_back_until_the_directory_is_synced() {
     assert_eq!(seen, BTreeSet::from([None]));
 }
 
-#[test]
-fn a_removed_file_can_be_used_while_open() {
-    let sim = sim(1);
-    sim.put_file("f", b"abc");
-    let f = sim.open("f", false).unwrap();
-    let map = f.map(3, false).unwrap();
-    sim.remove("f").unwrap();
-    sim.sync_dir().unwrap();
-    let mut buf = [0; 3];
-    read_exact_at(&*f, &mut buf, 0).unwrap();
-    drop(f);
-    assert_eq!(load(&map, 0, 3), b"abc");
-    assert_eq!(sim.used(), 4096);
-    drop(map);
-    assert_eq!(sim.used(), 0);
-}
-
 // Crashes.
 
 #[test]
@@ -371,10 +326,7 @@ fn a_write_in_flight_is_torn_at_any_byte_and_a_store_anyhow() {
                 assert!(f.write_at(b"bbbb", 0).is_err());
             }
             assert!(sim.crashed());
-            assert_eq!(
-                sim.in_flight().unwrap(),
-                if mapped { "store f 0+4" } else { "write f 0+4" }
-            );
+            assert_eq!(sim.in_flight().unwrap(), if mapped { "store f 0+4" } else { "write f 0+4" });
             let seen = if mapped { &mut stores } else { &mut writes };
             seen.insert(sim.reboot().read_file("f").unwrap());
         }
@@ -409,11 +361,7 @@ fn an_operation_in_flight_happened_or_not() {
                 assert!(run(&sim).is_err());
                 assert_eq!(sim.in_flight().unwrap(), what);
                 let after = sim.reboot();
-                after
-                    .files()
-                    .iter()
-                    .map(|name| (name.clone(), after.read_file(name)))
-                    .collect::<Vec<_>>()
+                after.files().iter().map(|name| (name.clone(), after.read_file(name))).collect::<Vec<_>>()
             };
             (0..SEEDS).map(outcome).collect::<BTreeSet<_>>()
         };
@@ -490,11 +438,7 @@ fn a_run_can_be_crashed_at_every_operation_and_repeated() {
                 assert_eq!(sim.op_count(), at);
                 assert_eq!(sim.in_flight().as_ref(), Some(&whole.trace()[at as usize]));
                 let after = sim.reboot();
-                after
-                    .files()
-                    .iter()
-                    .map(|name| after.read_file(name))
-                    .collect::<Vec<_>>()
+                after.files().iter().map(|name| after.read_file(name)).collect::<Vec<_>>()
             });
             assert_eq!(first, second);
             outcomes.insert(first);
@@ -527,12 +471,7 @@ fn a_failed_sync_loses_pages_for_good_unless_they_are_written_again() {
         sim.put_file("f", b"old!");
         let f = sim.open("f", true).unwrap();
         write(sim, "f", 0, b"new");
-        sim.fail(FaultPlan {
-            at: 0,
-            errno: libc::EIO,
-            persistent: false,
-            calls: Calls::SYNC,
-        });
+        sim.fail(FaultPlan { at: 0, errno: libc::EIO, persistent: false, calls: Calls::SYNC });
         assert_eq!(f.sync().unwrap_err().raw_os_error(), Some(libc::EIO));
         assert_eq!(sim.read_file("f"), some(b"new!"));
         if again {
@@ -551,11 +490,7 @@ fn a_failed_sync_loses_pages_for_good_unless_they_are_written_again() {
         sim.reboot().read_file("f")
     };
     let seen: BTreeSet<_> = (0..SEEDS).map(reread).collect();
-    assert_eq!(
-        seen,
-        BTreeSet::from([some(b"old!"), some(b"new!")]),
-        "a lost page can drop out of the cache"
-    );
+    assert_eq!(seen, BTreeSet::from([some(b"old!"), some(b"new!")]), "a lost page can drop out of the cache");
 }
 
 #[test]
@@ -582,37 +517,19 @@ fn every_kind_of_call_can_fail_and_heals() {
         sim.put_file("f", b"abc");
         let f = sim.open("f", true).unwrap();
         let at = sim.call_count();
-        sim.fail(FaultPlan {
-            at: at + 1,
-            errno: libc::ENOMEM,
-            persistent: true,
-            calls: calls | Calls::RANDOM,
-        });
+        sim.fail(FaultPlan { at: at + 1, errno: libc::ENOMEM, persistent: true, calls: calls | Calls::RANDOM });
         let early = sim.deep_copy();
-        early.fail(FaultPlan {
-            at: 1,
-            errno: libc::EMFILE,
-            persistent: false,
-            calls: Calls::ALL,
-        });
+        early.fail(FaultPlan { at: 1, errno: libc::EMFILE, persistent: false, calls: Calls::ALL });
         let file = early.open("f", true).unwrap();
         assert_eq!(run(&early, &*file).unwrap_err().raw_os_error(), Some(libc::EMFILE));
         let failed = early.op_count() > 0;
-        assert_eq!(
-            failed,
-            (Calls::WRITE | Calls::SYNC | Calls::SYNC_DIR).0 & calls.0 != 0,
-            "{calls:?}"
-        );
+        assert_eq!(failed, (Calls::WRITE | Calls::SYNC | Calls::SYNC_DIR).0 & calls.0 != 0, "{calls:?}");
         run(&early, &*file).unwrap();
 
         // One call is before the plan's time.
         f.len().unwrap();
         for _ in 0..2 {
-            assert_eq!(
-                run(&sim, &*f).unwrap_err().raw_os_error(),
-                Some(libc::ENOMEM),
-                "{calls:?}"
-            );
+            assert_eq!(run(&sim, &*f).unwrap_err().raw_os_error(), Some(libc::ENOMEM), "{calls:?}");
         }
         assert!(sim.random().is_err());
         sim.heal();
@@ -626,20 +543,12 @@ fn a_failed_write_leaves_any_prefix_and_short_io_is_short() {
     for seed in 0..SEEDS {
         let sim = sim(seed);
         sim.create("f").unwrap();
-        sim.fail(FaultPlan {
-            at: 0,
-            errno: libc::EIO,
-            persistent: false,
-            calls: Calls::WRITE,
-        });
+        sim.fail(FaultPlan { at: 0, errno: libc::EIO, persistent: false, calls: Calls::WRITE });
         let f = sim.open("f", true).unwrap();
         assert!(f.write_at(b"abc", 0).is_err());
         prefixes.insert(sim.read_file("f").unwrap());
     }
-    assert_eq!(
-        prefixes,
-        BTreeSet::from([&b""[..], b"a", b"ab", b"abc"].map(<[u8]>::to_vec))
-    );
+    assert_eq!(prefixes, BTreeSet::from([&b""[..], b"a", b"ab", b"abc"].map(<[u8]>::to_vec)));
 
     let sim = sim(1);
     let f = sim.create("f").unwrap();
@@ -693,82 +602,6 @@ fn a_file_opened_for_reading_takes_no_writes() {
     assert_eq!(kind(sim.remove("g")), io::ErrorKind::NotFound);
 }
 
-// Maps.
-
-#[test]
-fn maps_and_calls_see_the_same_bytes() {
-    let sim = sim(1);
-    let f = sim.create("f").unwrap();
-    let (map, other) = (f.map(65536, true).unwrap(), f.map(5000, false).unwrap());
-    assert_eq!(kind(f.map(0, false)), io::ErrorKind::InvalidInput);
-    f.allocate(8192).unwrap();
-    map.populate(0, 8192);
-    store(&map, 4999, b"ab");
-    let mut buf = [0; 2];
-    read_exact_at(&*sim.open("f", false).unwrap(), &mut buf, 4999).unwrap();
-    assert_eq!(&buf, b"ab");
-    assert_eq!(load(&other, 4998, 2), b"\0a");
-    write_all_at(&*f, b"yz", 4999).unwrap();
-    assert_eq!(load(&map, 4999, 2), b"yz");
-    write_all_at(&*f, b"end", 10_000).unwrap();
-    assert_eq!(load(&map, 9999, 4), b"\0end");
-    assert_ne!(load(&map, 10_003, 1), b"\0", "behind the end");
-    sim.corrupt("f", 4999, 1);
-    assert_eq!(load(&other, 4999, 1), b"x");
-    assert_eq!(sim.read_file("f").unwrap()[4999], b'x');
-    f.set_len(4096).unwrap();
-    assert_ne!(load(&map, 4999, 1), b"x");
-}
-
-#[test]
-fn a_store_that_would_raise_a_signal_is_noticed() {
-    let attempts: [fn(&SimStorage) -> Map; 4] = [
-        |sim| sim.open("f", false).unwrap().map(100, false).unwrap(),
-        |sim| {
-            let map = sim.open("f", true).unwrap().map(100, true).unwrap();
-            map.seal(100);
-            map
-        },
-        |sim| {
-            let f = sim.open("f", true).unwrap();
-            f.set_len(50).unwrap();
-            f.map(100, true).unwrap()
-        },
-        |sim| {
-            let f = sim.create("g").unwrap();
-            f.set_len(100).unwrap();
-            f.map(100, true).unwrap()
-        },
-    ];
-    for attempt in attempts {
-        let sim = sim(1);
-        sim.put_file("f", &[0; 100]);
-        let map = attempt(&sim);
-        assert_eq!(sim.violation(), None);
-        assert!(catch_unwind(AssertUnwindSafe(|| store(&map, 49, b"xy"))).is_err());
-        assert!(sim.violation().is_some());
-    }
-}
-
-#[test]
-fn threads_may_store_sync_and_read_at_once() {
-    let sim = sim(1);
-    let f = sim.create("f").unwrap();
-    f.allocate(65536).unwrap();
-    let map = f.map(65536, true).unwrap();
-    let rounds = if cfg!(miri) { 50 } else { 1000 };
-    thread::scope(|scope| {
-        scope.spawn(|| (0..rounds).for_each(|i| store(&map, i * 64, &[i as u8; 64])));
-        scope.spawn(|| (0..rounds / 10).for_each(|_| f.sync().unwrap()));
-        scope.spawn(|| (0..rounds).for_each(|_| drop(sim.read_file("f"))));
-    });
-    f.sync().unwrap();
-    sim.sync_dir().unwrap();
-    sim.crash_now(Crash::Power);
-    let bytes = sim.reboot().read_file("f").unwrap();
-    assert!((0..rounds).all(|i| bytes[i * 64..(i + 1) * 64] == [i as u8; 64]));
-}
-
 // The rest.
 
 #[test]
@@ -800,10 +633,7 @@ fn clock_random_and_blocks_are_settable() {
     sim.set_clock(5000);
     assert_eq!((sim.clock(), sim.clock()), (6000, 7000));
     assert_ne!(sim.random().unwrap(), sim.random().unwrap());
-    assert_eq!(
-        super::SimStorage::new(2, PageMode::Page).random().unwrap(),
-        self::sim(2).random().unwrap()
-    );
+    assert_eq!(super::SimStorage::new(2, PageMode::Page).random().unwrap(), self::sim(2).random().unwrap());
     assert!(sim.reserves_blocks());
     sim.set_reserves_blocks(false);
     assert_eq!(kind(sim.create("f").unwrap().allocate(10)), io::ErrorKind::Unsupported);
