@@ -6,10 +6,11 @@
 //! overflowed, so nearly every one, of present and absent keys alike, touches one line, and removal
 //! leaves no marks.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering::*, fence};
 
+use super::arena;
 use super::position::Position;
 use crate::error::{Error, Result};
 
@@ -47,11 +48,8 @@ unsafe impl Sync for Chunk {}
 impl Chunk {
     /// An empty chunk.
     pub(crate) fn new(buckets: u32, depth: u32) -> Result<Chunk> {
-        // SAFETY: the layout is not empty, it holds a prelude at least.
-        let memory = unsafe { alloc_zeroed(layout(buckets)) };
-        let Some(prelude) = NonNull::new(memory.cast::<Prelude>()) else {
-            return Err(Error::no_memory("the index"));
-        };
+        let memory = arena::allocate(layout(buckets)).ok_or_else(|| Error::no_memory("the index"))?;
+        let prelude = memory.cast::<Prelude>();
         // SAFETY: freshly allocated with the alignment and at least the size of a prelude; all-zero buckets are
         // empty buckets.
         unsafe { prelude.write(Prelude { references: AtomicU32::new(1), buckets, entries: 0, depth }) };
@@ -243,7 +241,7 @@ impl Drop for Chunk {
             fence(Acquire);
             let layout = layout(self.prelude().buckets);
             // SAFETY: allocated with this very layout, and this was the last reference.
-            unsafe { dealloc(self.0.as_ptr().cast(), layout) };
+            unsafe { arena::release(self.0.cast(), layout) };
         }
     }
 }
@@ -306,16 +304,17 @@ fn next(at: usize, buckets: usize) -> usize {
     if at + 1 == buckets { 0 } else { at + 1 }
 }
 
-/// Sizes step up by a half or a third, so that little memory lies idle. The largest that is reached
-/// before a split is one bucket short of 64 KiB, which with the prelude makes 64 KiB.
+/// Sizes step up by a half or a third, so that little memory lies idle. With the prelude a chunk takes two or three
+/// times a power of two; the largest before a split takes 64 KiB.
 fn next_size(buckets: u32) -> u32 {
-    match buckets {
-        1 => 2,
-        768 => MAX_BUCKETS,
-        n if n >= MAX_BUCKETS => n * 2,
+    let lines = buckets + 1;
+    let next = match lines {
+        2 => 3,
+        n if n > MAX_BUCKETS => n * 2,
         n if n.is_power_of_two() => n + n / 2,
         n => n / 3 * 4,
-    }
+    };
+    next - 1
 }
 
 fn layout(buckets: u32) -> Layout {

@@ -8,6 +8,7 @@
 //! has all that it takes to follow a position, and a segment that was taken out of every shard has no
 //! readers left but those that hold a reference of their own.
 
+mod arena;
 mod chunk;
 mod position;
 

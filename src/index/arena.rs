@@ -1,0 +1,160 @@
+//! Memory for the larger chunks, from huge pages: a random probe of a large index then costs one cache miss, and no
+//! walk of the page tables on top of it.
+//!
+//! Blocks of 2 MiB are cut into units of 16 KiB; a chunk takes one to four of them. A block that is empty goes back to
+//! the system.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::ptr::NonNull;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+const UNIT: usize = 16 << 10;
+const BLOCK: usize = 2 << 20;
+const UNITS: u32 = (BLOCK / UNIT) as u32;
+/// Smaller pieces of memory come from the allocator: an index of those fits into the caches anyway.
+const LEAST: usize = UNIT;
+/// Larger ones do too; there are hardly any.
+const MOST: usize = 4 * UNIT;
+
+/// All blocks of the process.
+static BLOCKS: Mutex<Vec<Block>> = Mutex::new(Vec::new());
+
+struct Block {
+    base: NonNull<u8>,
+    /// A bit for each unit that is taken.
+    taken: u128,
+}
+
+// SAFETY: a block is plain memory that is reached through the mutex alone; who is given units of it owns them.
+unsafe impl Send for Block {}
+
+impl Block {
+    /// Takes `count` units in a row, if there are such.
+    fn take(&mut self, count: u32) -> Option<NonNull<u8>> {
+        let run = (1u128 << count) - 1;
+        let at = (0..=UNITS - count).find(|at| self.taken & run << at == 0)?;
+        self.taken |= run << at;
+        // SAFETY: the unit lies within the block.
+        Some(unsafe { self.base.add(at as usize * UNIT) })
+    }
+}
+
+/// Zeroed memory of this layout, or `None` if there is no more.
+pub(super) fn allocate(layout: Layout) -> Option<NonNull<u8>> {
+    if !from_blocks(layout) {
+        // SAFETY: no layout of the index is empty.
+        return NonNull::new(unsafe { alloc_zeroed(layout) });
+    }
+    let count = layout.size().div_ceil(UNIT) as u32;
+    let mut blocks = lock();
+    let memory = match blocks.iter_mut().find_map(|block| block.take(count)) {
+        Some(memory) => memory,
+        None => {
+            blocks.try_reserve(1).ok()?;
+            let mut block = Block { base: system::map_block()?, taken: 0 };
+            let memory = block.take(count)?;
+            blocks.push(block);
+            memory
+        }
+    };
+    drop(blocks);
+    // SAFETY: the units have just been taken, so nobody else has them.
+    unsafe { memory.write_bytes(0, layout.size()) };
+    Some(memory)
+}
+
+/// Gives memory back.
+///
+/// # Safety
+/// It came from `allocate` with this layout, and nobody uses it any more.
+pub(super) unsafe fn release(memory: NonNull<u8>, layout: Layout) {
+    if !from_blocks(layout) {
+        // SAFETY: it came from `alloc_zeroed` with this layout.
+        return unsafe { dealloc(memory.as_ptr(), layout) };
+    }
+    let mut blocks = lock();
+    let base = memory.as_ptr() as usize & !(BLOCK - 1);
+    let Some(number) = blocks.iter().position(|b| b.base.as_ptr() as usize == base) else { return };
+    let block = &mut blocks[number];
+    let (at, count) = ((memory.as_ptr() as usize - base) / UNIT, layout.size().div_ceil(UNIT));
+    block.taken &= !(((1u128 << count) - 1) << at);
+    if block.taken == 0 {
+        let block = blocks.swap_remove(number);
+        system::unmap_block(block.base);
+    }
+}
+
+fn from_blocks(layout: Layout) -> bool {
+    cfg!(not(miri)) && layout.size() > LEAST && layout.size() <= MOST
+}
+
+fn lock() -> MutexGuard<'static, Vec<Block>> {
+    BLOCKS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+mod system {
+    use super::*;
+
+    /// A block of addresses aligned to its size, so that a huge page fits.
+    pub(super) fn map_block() -> Option<NonNull<u8>> {
+        let (read_write, private) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANON);
+        // SAFETY: a new mapping at an address of the system's choice disturbs nobody. Of the two blocks' worth of
+        // addresses the aligned one is kept, and what lies before and behind it is unmapped; it is ours alone.
+        unsafe {
+            let memory = libc::mmap(std::ptr::null_mut(), 2 * BLOCK, read_write, private, -1, 0);
+            if memory == libc::MAP_FAILED {
+                return None;
+            }
+            let before = (BLOCK - memory as usize % BLOCK) % BLOCK;
+            let base = memory.cast::<u8>().add(before);
+            if before > 0 {
+                libc::munmap(memory, before);
+            }
+            libc::munmap(base.add(BLOCK).cast(), BLOCK - before);
+            #[cfg(target_os = "linux")]
+            libc::madvise(base.cast(), BLOCK, libc::MADV_HUGEPAGE);
+            NonNull::new(base)
+        }
+    }
+
+    pub(super) fn unmap_block(base: NonNull<u8>) {
+        // SAFETY: a whole block of which no unit is taken, so nobody uses it.
+        unsafe { libc::munmap(base.as_ptr().cast(), BLOCK) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_zeroed_aligned_and_apart() {
+        let sizes = [64, 16 << 10, 32 << 10, 48 << 10, 64 << 10, 100 << 10];
+        let mut pieces = Vec::new();
+        for n in 0..600usize {
+            let layout = Layout::from_size_align(sizes[n % sizes.len()], 64).unwrap();
+            let memory = allocate(layout).unwrap();
+            assert_eq!(memory.as_ptr() as usize % 64, 0);
+            // SAFETY: just allocated with this size.
+            let bytes = unsafe { std::slice::from_raw_parts_mut(memory.as_ptr(), layout.size()) };
+            assert!(bytes.iter().all(|&b| b == 0));
+            bytes.fill(n as u8 | 1);
+            pieces.push((memory, layout, n as u8 | 1));
+            if n % 3 == 2 {
+                let (memory, layout, fill) = pieces.swap_remove(n % pieces.len());
+                // SAFETY: allocated with this layout and still ours; released once.
+                unsafe {
+                    assert!(std::slice::from_raw_parts(memory.as_ptr(), layout.size()).iter().all(|&b| b == fill));
+                    release(memory, layout);
+                }
+            }
+        }
+        for (memory, layout, fill) in pieces {
+            // SAFETY: as above.
+            unsafe {
+                assert!(std::slice::from_raw_parts(memory.as_ptr(), layout.size()).iter().all(|&b| b == fill));
+                release(memory, layout);
+            }
+        }
+    }
+}
