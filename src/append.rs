@@ -11,7 +11,7 @@ use crate::log::header::{HEADER_LEN, Header, LogEnd, Role};
 use crate::log::record::{self, DataFileEntry, MARK_LEN};
 use crate::log::segment::{FileCache, Segment, SegmentIo, State, file_name};
 use crate::reserve::Reserve;
-use crate::storage::{File, Storage, write_all_at};
+use crate::storage::{File, Map, Storage, write_all_at};
 
 /// The active segment grows by as much as it has, within these bounds.
 const MIN_GROWTH: u64 = 64 << 10;
@@ -20,9 +20,11 @@ const MAX_GROWTH: u64 = 16 << 20;
 const HEADROOM_FRACTION: u64 = 64;
 /// A log that has grown to this keeps a reserve.
 const RESERVE_FROM: u64 = 1 << 20;
-/// Pages are brought into the page table ahead of the appends in steps of this.
-const POPULATE: u64 = 256 << 10;
-/// In syscall mode, values larger than this are written straight from the caller's memory.
+/// Pages are brought into the page table ahead of the appends, up to the next multiple of this: a huge page.
+const POPULATE: u64 = 2 << 20;
+/// So many bytes after a sync, records are stored through the map again.
+const STORE_AFTER: u64 = 256 << 10;
+/// By system calls, values larger than this are written straight from the caller's memory.
 const LARGE_VALUE: usize = 64 << 10;
 
 /// What making and opening segments takes.
@@ -70,8 +72,8 @@ struct Active {
     /// The segment never grows beyond this.
     capacity: u64,
     populated: u64,
-    /// The end of what the last sync mark covers, the mark included.
-    marked: u64,
+    /// The end of the last sync mark.
+    marked: Option<u64>,
     /// A failed write may have left bytes behind the end.
     untidy: bool,
 }
@@ -104,7 +106,7 @@ impl Appender {
         let end = open.segment.len();
         let capacity = self.factory.segment_size.max(end);
         self.active =
-            Some(Active { open, slot, end, allocated: end, capacity, populated: end, marked: end, untidy: false });
+            Some(Active { open, slot, end, allocated: end, capacity, populated: end, marked: None, untidy: false });
     }
 
     /// The active segment and where it ends.
@@ -175,7 +177,7 @@ impl Appender {
             let _ = factory.storage.remove(&name);
         })?;
         let end = HEADER_LEN as u64;
-        Ok(Active { open, slot, end, allocated: end, capacity, populated: 0, marked: end, untidy: false })
+        Ok(Active { open, slot, end, allocated: end, capacity, populated: 0, marked: None, untidy: false })
     }
 
     /// Appends a record. `prepare` has made room for it.
@@ -184,20 +186,16 @@ impl Appender {
             return Err(Error::new(Code::Internal, "no active segment"));
         };
         let offset = active.end;
-        match active.open.segment.io() {
-            SegmentIo::Mapped(map) => {
-                if offset + len > active.populated && !map_observed_small(active.capacity) {
-                    let to = (offset + len + POPULATE).min(active.allocated).max(offset + len);
-                    map.populate(active.populated as usize, (to - active.populated) as usize);
-                    active.populated = to;
-                }
+        active.populate(offset + len);
+        match active.map_to_store_to() {
+            Some(map) => {
                 // SAFETY: `prepare` reserved blocks for the range, so it is inside the file; it lies behind the
                 // published end, where nobody reads, and the append lock keeps other writers out.
                 let stored =
                     unsafe { map.write(offset as usize, len as usize, |out| record::encode_record(entry, out)) };
                 stored.unwrap_or_else(|| Err(Error::new(Code::Internal, "append beyond the mapping")))?;
             }
-            SegmentIo::Calls(_) => {
+            None => {
                 let written = write_record(&*active.open.file, entry, len, offset, &mut self.scratch);
                 written.inspect_err(|_| active.untidy = true)?;
             }
@@ -214,26 +212,22 @@ impl Appender {
     pub(crate) fn append_mark(&mut self, segment: &Arc<Segment>, offset: u64) {
         let Some(active) = &mut self.active else { return };
         let fits = active.end + MARK_LEN as u64 <= active.allocated.min(active.capacity);
-        if !Arc::ptr_eq(&active.open.segment, segment) || offset <= active.marked || !fits || active.untidy {
+        if !Arc::ptr_eq(&active.open.segment, segment)
+            || active.marked.is_some_and(|marked| offset <= marked)
+            || !fits
+            || active.untidy
+        {
             return;
         }
         let mut mark = [0; MARK_LEN];
         record::encode_mark(offset, &mut mark);
-        match active.open.segment.io() {
-            SegmentIo::Mapped(map) => {
-                // SAFETY: the range is within the reserved blocks and behind the published end, under the append lock.
-                unsafe { map.write(active.end as usize, MARK_LEN, |out| out.copy_from_slice(&mark)) };
-            }
-            SegmentIo::Calls(_) => {
-                if write_all_at(&*active.open.file, &mark, active.end).is_err() {
-                    active.untidy = true;
-                    return;
-                }
-            }
+        if write_all_at(&*active.open.file, &mark, active.end).is_err() {
+            active.untidy = true;
+            return;
         }
         active.open.segment.add_dead(MARK_LEN as u64);
         active.advance(MARK_LEN as u64);
-        active.marked = active.end;
+        active.marked = Some(active.end);
     }
 
     /// Ends the active segment: the next record goes to a new one.
@@ -250,9 +244,30 @@ impl Appender {
 }
 
 impl Active {
+    /// The map, if records are to be stored through it. Right after a sync they are written by system calls instead:
+    /// a store to a map makes a whole page dirty, up to 2 MiB of it, which the next sync would then have to write.
+    fn map_to_store_to(&self) -> Option<&Map> {
+        let synced_lately = self.marked.is_some_and(|marked| self.end - marked < STORE_AFTER);
+        match self.open.segment.io() {
+            SegmentIo::Mapped(map) if !synced_lately => Some(map),
+            _ => None,
+        }
+    }
+
     fn advance(&mut self, len: u64) {
         self.end += len;
         self.open.segment.publish_len(self.end);
+    }
+
+    /// Has the pages up to `end` at hand, and some ahead.
+    fn populate(&mut self, end: u64) {
+        if end > self.populated {
+            let to = end.next_multiple_of(POPULATE).min(self.allocated).max(end);
+            if let Some(map) = self.map_to_store_to() {
+                map.populate(self.populated as usize, (to - self.populated) as usize);
+                self.populated = to;
+            }
+        }
     }
 
     /// Cuts away what a failed write left: it must never be taken for a record.
@@ -261,6 +276,7 @@ impl Active {
             let cut = self.open.file.set_len(self.end);
             cut.map_err(|e| Error::os(format_args!("truncate {}", self.open.segment.name()), &e))?;
             self.allocated = self.end;
+            self.populated = self.end;
             self.untidy = false;
         }
         Ok(())
@@ -274,7 +290,11 @@ impl Active {
             return Ok(());
         }
         let growth = self.allocated.clamp(MIN_GROWTH, MAX_GROWTH);
-        let generous = (self.allocated + growth).max(wanted).min(self.capacity.max(wanted));
+        let mut generous = (self.allocated + growth).max(wanted);
+        if generous > POPULATE {
+            generous = generous.next_multiple_of(POPULATE);
+        }
+        let generous = generous.min(self.capacity.max(wanted));
         let reserved = match reserve(&*self.open.file, generous) {
             Ok(()) => Ok(generous),
             Err(_) => reserve(&*self.open.file, wanted).map(|()| wanted),
@@ -294,11 +314,6 @@ fn reserve(file: &dyn File, len: u64) -> std::io::Result<()> {
         Err(e) if e.kind() == std::io::ErrorKind::Unsupported => Ok(()),
         other => other,
     }
-}
-
-/// Whether populating ahead is not worth a call.
-fn map_observed_small(capacity: u64) -> bool {
-    capacity < POPULATE
 }
 
 /// Writes a record by system calls.
