@@ -139,13 +139,42 @@ static inline void sleep_ms(unsigned ms) {
     }
 }
 
-/* Waits for a child that checks for itself. */
+/* Ends a forked child whose checks have all passed. By becoming another program, because nothing of what it has
+ * inherited may be cleaned up, or taken for a leak, in the parent's place. */
+static inline void end_child(void) {
+    execlp("true", "true", (char *)NULL);
+    _exit(1);
+}
+
+/* Waits for a child and checks that it came to its end_child(). */
 static inline void check_child(pid_t child) {
     int status;
     CHECK(child > 0);
     CHECK(waitpid(child, &status, 0) == child);
     if (WIFSIGNALED(status)) fprintf(stderr, "the child was killed by signal %d\n", WTERMSIG(status));
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* Runs `work` in a child that is killed when it is done, with everything that it has open. */
+static inline void in_a_killed_child(void (*work)(const char *path), const char *path) {
+    int done[2];
+    char byte;
+    pid_t child;
+    CHECK(pipe(done) == 0);
+    child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        close(done[0]);
+        work(path);
+        CHECK(write(done[1], "x", 1) == 1);
+        for (;;) pause();
+    }
+    close(done[1]);
+    /* A child that fails a check ends without writing. */
+    CHECK(read(done[0], &byte, 1) == 1);
+    CHECK(kill(child, SIGKILL) == 0);
+    CHECK(waitpid(child, NULL, 0) == child);
+    close(done[0]);
 }
 
 /* --- Opening ------------------------------------------------------------------------------ */

@@ -7,18 +7,24 @@ static const char *self;
 
 /* The status of opening in another process. */
 static int32_t open_elsewhere(const char *path, uint64_t read_only) {
-    int status;
-    pid_t child = fork();
+    int answer[2];
+    int32_t opened;
+    pid_t child;
+    CHECK(pipe(answer) == 0);
+    child = fork();
     CHECK(child >= 0);
     if (child == 0) {
         kv_store *store;
-        int32_t opened = try_open(path, WITH({KV_OPT_READ_ONLY, read_only}), &store);
+        opened = try_open(path, WITH({KV_OPT_READ_ONLY, read_only}), &store);
         if (opened == KV_OK) OK(kv_close(store));
-        _exit(opened == KV_OK ? 0 : -opened);
+        CHECK(write(answer[1], &opened, sizeof opened) == sizeof opened);
+        end_child();
     }
-    CHECK(waitpid(child, &status, 0) == child);
-    CHECK(WIFEXITED(status));
-    return -WEXITSTATUS(status);
+    check_child(child);
+    CHECK(read(answer[0], &opened, sizeof opened) == sizeof opened);
+    close(answer[0]);
+    close(answer[1]);
+    return opened;
 }
 
 static void one_writer(const char *path) {
@@ -89,29 +95,17 @@ static void leftover_lock_files(const char *path) {
     OK(kv_close(open_store(path)));
 }
 
+static void hold_and_write(const char *path) {
+    kv_store *store = open_store(path);
+    OK(set_text(store, "from", "the child"));
+}
+
 static void a_killed_holder_holds_nothing(const char *path) {
-    int ready[2];
-    char byte;
     kv_store *store;
-    pid_t child;
-    CHECK(pipe(ready) == 0);
-    child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        store = open_store(path);
-        OK(set_text(store, "from", "the child"));
-        CHECK(write(ready[1], "x", 1) == 1);
-        for (;;) pause();
-    }
-    CHECK(read(ready[0], &byte, 1) == 1);
-    STATUS(try_open(path, NULL, &store), KV_ERR_LOCKED);
-    CHECK(kill(child, SIGKILL) == 0);
-    CHECK(waitpid(child, NULL, 0) == child);
+    in_a_killed_child(hold_and_write, path);
     store = open_store(path);
     HAS(store, "from", "the child");
     OK(kv_close(store));
-    close(ready[0]);
-    close(ready[1]);
 }
 
 #ifdef __linux__

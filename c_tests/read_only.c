@@ -45,7 +45,7 @@ static void readers_change_nothing(const char *path) {
         kv_store *other = open_with(path, WITH({KV_OPT_READ_ONLY, 1}));
         has_all(other);
         OK(kv_close(other));
-        _exit(0);
+        end_child();
     }
     check_child(child);
     OK(kv_close(one));
@@ -64,17 +64,18 @@ static void closed_properly(const char *path) {
     OK(kv_close(store));
 }
 
+static void crash_in_one_segment(const char *path) {
+    set_all(open_store(path));
+}
+
+static void crash_in_many_segments(const char *path) {
+    set_all(open_with(path, WITH({KV_OPT_SEGMENT_SIZE, 8192})));
+}
+
 /* Readers see what recovery would restore, and leave the recovering to the next writer. */
-static void crashed(const char *path, uint64_t segment_size) {
+static void crashed(const char *path, void (*crash)(const char *path)) {
     kv_store *store;
-    pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        store = open_with(path, WITH({KV_OPT_SEGMENT_SIZE, segment_size}));
-        set_all(store);
-        kill(getpid(), SIGKILL);
-    }
-    CHECK(waitpid(child, NULL, 0) == child);
+    in_a_killed_child(crash, path);
     readers_change_nothing(path);
     store = open_with(path, WITH({KV_OPT_READ_ONLY, 1}));
     COMPARE(recovery_of(store).clean, ==, 0);
@@ -129,8 +130,8 @@ int main(int argc, char **argv) {
     CHECK(mkdir(path_in(dir, "nothing"), 0777) == 0);
     creates_nothing(path_in(dir, "nothing"));
     closed_properly(path_in(dir, "closed"));
-    crashed(path_in(dir, "crashed"), 64 << 20);
-    crashed(path_in(dir, "crashed-segments"), 8192);
+    crashed(path_in(dir, "crashed"), crash_in_one_segment);
+    crashed(path_in(dir, "crashed-segments"), crash_in_many_segments);
     no_permission(path_in(dir, "no-permission"));
     without_what_can_be_done_without(path_in(dir, "without"));
     return 0;

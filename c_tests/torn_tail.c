@@ -28,19 +28,6 @@ static struct frames parse(struct bytes log) {
     return frames;
 }
 
-/* Runs `work` in a child that is killed at its end, with the store open. */
-static void in_a_killed_child(void (*work)(const char *path), const char *path) {
-    int status;
-    pid_t child = fork();
-    CHECK(child >= 0);
-    if (child == 0) {
-        work(path);
-        kill(getpid(), SIGKILL);
-    }
-    CHECK(waitpid(child, &status, 0) == child);
-    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-}
-
 static void write_synced_and_unsynced(const char *path) {
     kv_store *store = open_with(path, WITH({KV_OPT_BACKGROUND, 0}));
     for (int i = 0; i < SYNCED; i++) OK(set_numbered(store, i, 1, LEN));

@@ -86,6 +86,8 @@ pub(crate) struct Appender {
     pub last_timestamp: i64,
     /// Bytes appended since open: a position in the order of all writes.
     pub appended: u64,
+    /// Bytes of records that later ones have made garbage since open.
+    pub garbage: u64,
     /// Where the newest log segment ended that takes no more appends.
     log_end: LogEnd,
     /// Log segments that are complete but not synced, oldest first.
@@ -98,7 +100,7 @@ pub(crate) struct Appender {
 impl Appender {
     pub(crate) fn new(factory: Arc<SegmentFactory>, last_timestamp: i64, log_end: LogEnd) -> Appender {
         let (rotated, synced, scratch) = (Vec::new(), Vec::new(), Vec::new());
-        Appender { factory, active: None, last_timestamp, appended: 0, log_end, rotated, synced, scratch }
+        Appender { factory, active: None, last_timestamp, appended: 0, garbage: 0, log_end, rotated, synced, scratch }
     }
 
     /// Goes on appending to the last segment of an existing log.

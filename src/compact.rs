@@ -22,6 +22,8 @@ use crate::storage::{File, write_all_at};
 
 /// Output is written in pieces of this.
 const BUFFER_LEN: usize = 256 << 10;
+/// So many records are read ahead of looking them up in the index: the cache misses of that then overlap.
+const LOOK_AHEAD: usize = 32;
 /// So many entries are pointed at their new place under one hold of the append lock.
 const REPOINT_BATCH: usize = 32;
 
@@ -67,11 +69,9 @@ struct Output {
 }
 
 struct Tombstone {
-    hash: u64,
-    timestamp: i64,
+    /// As it stands in its input.
+    entry: HintEntry,
     input: usize,
-    offset: u64,
-    len: u64,
     needed: bool,
 }
 
@@ -146,40 +146,40 @@ impl Job {
             return Ok(Progress::More);
         }
         let mut done = 0;
+        let mut sets = Vec::with_capacity(LOOK_AHEAD);
         while done < budget {
-            let (offset, len, timestamp, hash, live) = match input.scanner.next() {
-                Ok(Item::Record { offset, len, head }) => {
-                    let hash = hash_key(engine.hash_seed, head.key);
-                    let live = match head.value_len {
-                        Some(_) => is_at(engine, hash, Position::new(input.slot, offset, len))?,
-                        None => {
-                            let superseded = engine.locate(head.key, hash)?.1.is_some();
-                            if !superseded {
-                                let (hash, timestamp) = (hash.0, head.timestamp);
-                                let tombstone =
-                                    Tombstone { hash, timestamp, input: number, offset, len, needed: false };
-                                self.tombstones.push(tombstone);
-                            }
-                            false
+            let mut stopped = false;
+            while sets.len() < LOOK_AHEAD && !stopped {
+                match input.scanner.next() {
+                    Ok(Item::Record { offset, len, head }) => {
+                        done += len;
+                        let (timestamp, tombstone) = (head.timestamp, head.value_len.is_none());
+                        let hash = hash_key(engine.hash_seed, head.key);
+                        let entry = HintEntry { hash: hash.0, offset, len, timestamp, tombstone };
+                        if !tombstone {
+                            engine.index.prefetch(hash);
+                            sets.push(entry);
+                        } else if engine.locate(head.key, hash)?.1.is_none_or(|newer| newer.len == 0) {
+                            self.tombstones.push(Tombstone { entry, input: number, needed: false });
                         }
-                    };
-                    (offset, len, head.timestamp, hash.0, live)
-                }
-                Ok(Item::Mark(_)) => continue,
-                Ok(Item::End | Item::Bad(_)) | Err(_) => {
-                    if input.scanner.at() == input.segment.len() {
-                        self.stage = Stage::Copy(number + 1);
-                        return Ok(Progress::More);
                     }
-                    input.segment.quarantine();
-                    return Ok(Progress::Quarantined);
+                    Ok(Item::Mark(_)) => {}
+                    Ok(Item::End | Item::Bad(_)) | Err(_) => stopped = true,
                 }
-            };
-            done += len;
-            if live {
-                let from = Position::new(input.slot, offset, len);
-                let entry = HintEntry { hash, offset: 0, len, timestamp, tombstone: false };
-                Output::of(&mut self.output, engine)?.take(&mut input.scanner, from, entry)?;
+            }
+            for entry in sets.drain(..) {
+                let from = Position::new(input.slot, entry.offset, entry.len);
+                if is_at(engine, KeyHash(entry.hash), from)? {
+                    Output::of(&mut self.output, engine)?.take(&mut input.scanner, from, entry)?;
+                }
+            }
+            if stopped && input.scanner.at() == input.segment.len() {
+                self.stage = Stage::Copy(number + 1);
+                return Ok(Progress::More);
+            }
+            if stopped {
+                input.segment.quarantine();
+                return Ok(Progress::Quarantined);
             }
         }
         Ok(Progress::More)
@@ -187,8 +187,8 @@ impl Job {
 
     /// A tombstone is needed while any other segment may hold an older record of its key.
     fn weigh_tombstones(&mut self, engine: &Engine) {
-        self.tombstones.sort_unstable_by_key(|t| t.hash);
-        let Some(newest) = self.tombstones.iter().map(|t| t.timestamp).max() else {
+        self.tombstones.sort_unstable_by_key(|t| t.entry.hash);
+        let Some(newest) = self.tombstones.iter().map(|t| t.entry.timestamp).max() else {
             return;
         };
         let inputs: Vec<_> = self.inputs().cloned().collect();
@@ -209,10 +209,9 @@ impl Job {
                 return Ok(Progress::More);
             };
             let input = &mut self.inputs[t.input];
-            let from = Position::new(input.slot, t.offset, t.len);
-            let entry = HintEntry { hash: t.hash, offset: 0, len: t.len, timestamp: t.timestamp, tombstone: true };
-            Output::of(&mut self.output, engine)?.take(&mut input.scanner, from, entry)?;
-            done += t.len;
+            let from = Position::new(input.slot, t.entry.offset, t.entry.len);
+            Output::of(&mut self.output, engine)?.take(&mut input.scanner, from, t.entry)?;
+            done += t.entry.len;
             number += 1;
             self.stage = Stage::CopyTombstones(number);
         }
@@ -361,7 +360,7 @@ fn mark_needed(engine: &Engine, other: &Segment, tombstones: &mut [Tombstone]) {
     let hint = HintReader::open(&*engine.storage, names, engine.hash_seed).filter(|h| h.covered() == other.len());
     let told = hint.and_then(|hint| mark_by_hint(hint, tombstones).ok());
     if told != Some(true) {
-        tombstones.iter_mut().filter(|t| t.timestamp > other.min_timestamp()).for_each(|t| t.needed = true);
+        tombstones.iter_mut().filter(|t| t.entry.timestamp > other.min_timestamp()).for_each(|t| t.needed = true);
     }
 }
 
@@ -369,11 +368,11 @@ fn mark_needed(engine: &Engine, other: &Segment, tombstones: &mut [Tombstone]) {
 fn mark_by_hint(mut hint: HintReader, tombstones: &mut [Tombstone]) -> Result<bool> {
     let mut at = 0;
     while let Some(entry) = hint.peek()? {
-        while tombstones.get(at).is_some_and(|t| t.hash < entry.hash) {
+        while tombstones.get(at).is_some_and(|t| t.entry.hash < entry.hash) {
             at += 1;
         }
-        let same = tombstones[at..].iter_mut().take_while(|t| t.hash == entry.hash);
-        same.filter(|t| !entry.tombstone && entry.timestamp < t.timestamp).for_each(|t| t.needed = true);
+        let same = tombstones[at..].iter_mut().take_while(|t| t.entry.hash == entry.hash);
+        same.filter(|t| !entry.tombstone && entry.timestamp < t.entry.timestamp).for_each(|t| t.needed = true);
         hint.advance();
     }
     hint.finish()
@@ -388,17 +387,16 @@ pub(crate) fn useless_tombstones(engine: &Engine, segment: &Arc<Segment>) -> Res
     let mut tombstones = Vec::new();
     while let Some(entry) = hint.peek()? {
         if entry.tombstone {
-            let HintEntry { hash, timestamp, offset, len, .. } = entry;
-            tombstones.push(Tombstone { hash, timestamp, input: 0, offset, len, needed: false });
+            tombstones.push(Tombstone { entry, input: 0, needed: false });
         }
         hint.advance();
     }
     if !hint.finish()? {
         return Ok(0);
     }
-    let newest = tombstones.iter().map(|t| t.timestamp).max().unwrap_or(i64::MIN);
+    let newest = tombstones.iter().map(|t| t.entry.timestamp).max().unwrap_or(i64::MIN);
     for other in engine.index.segments().iter().filter(|s| !Arc::ptr_eq(s, segment) && s.min_timestamp() < newest) {
         mark_needed(engine, other, &mut tombstones);
     }
-    Ok(tombstones.iter().filter(|t| !t.needed).map(|t| t.len).sum())
+    Ok(tombstones.iter().filter(|t| !t.needed).map(|t| t.entry.len).sum())
 }

@@ -14,15 +14,20 @@ use crate::log::header::HEADER_LEN;
 use crate::log::hint;
 use crate::log::segment::{Segment, SegmentIo, State};
 use crate::options::SyncLevel;
+use crate::write::Written;
 
 /// What a step of the thread moves at most.
 const SLICE: u64 = 1 << 20;
+/// What a slice inside a write moves at least.
+const LEAST_SLICE: u64 = 4 << 10;
 /// So much new garbage is worth a look at what there is to do.
-const LOOK_EVERY: u64 = 64 << 10;
+const LOOK_EVERY: u64 = 32 << 10;
 /// The log may exceed twice the live bytes and the threshold by this before writers are slowed.
 const SLACK: u64 = 24 << 20;
 /// A live database of many small segments is merged when there are so many.
 const MERGE_COUNT: usize = 8;
+/// After so much new garbage writers look whether the log has outgrown its limit.
+const BRAKE_EVERY: u64 = 1 << 20;
 /// How long the thread rests between two turns unless the log grows too fast: so syncs are coalesced.
 const REST: Duration = Duration::from_millis(50);
 /// How long it waits after a failure before it tries again.
@@ -40,8 +45,6 @@ pub(crate) struct Maintenance {
     wake: Condvar,
     /// Set once. Changes under the lock of `wanted`, so that the thread cannot miss it.
     stop: AtomicBool,
-    /// Garbage made since somebody last looked.
-    garbage: AtomicU64,
     /// The log outgrows compaction: writers are to slow down.
     brake: AtomicBool,
     pub pinned_bytes: AtomicU64,
@@ -58,6 +61,8 @@ pub(crate) struct Maintainer {
     /// How many segments have been retired since open.
     retirements: u64,
     last_sync: Option<Instant>,
+    /// The last slice that a writer did left more to do.
+    unfinished: bool,
 }
 
 /// Which segments a compaction is to take on.
@@ -127,30 +132,31 @@ impl Maintenance {
         }
     }
 
-    /// Notes that a write made so much garbage, and has the work done that is due.
+    /// Has the work done that a write leaves to do.
     #[inline]
-    pub(crate) fn after_write(&self, engine: &Engine, garbage: u64) {
-        if garbage > 0 || !engine.options.background {
-            self.count_garbage(engine, garbage);
+    pub(crate) fn after_write(&self, engine: &Engine, written: &Written) {
+        let look = written.garbage_before / LOOK_EVERY != written.garbage / LOOK_EVERY;
+        if look || written.rotated != written.rotated_before || !engine.options.background {
+            self.look_after(engine, written, look);
         }
     }
 
-    fn count_garbage(&self, engine: &Engine, garbage: u64) {
-        let before = self.garbage.fetch_add(garbage, Relaxed);
+    fn look_after(&self, engine: &Engine, written: &Written, look: bool) {
         if engine.options.background {
-            if before < LOOK_EVERY && before + garbage >= LOOK_EVERY {
-                self.wake();
+            // The thread may be busy with a long sync: the writers notice themselves that it falls behind.
+            if written.garbage_before / BRAKE_EVERY != written.garbage / BRAKE_EVERY && engine.log_over_limit() {
+                self.brake.store(true, Relaxed);
             }
+            self.wake();
             return;
         }
-        let due = engine.options.sync == SyncLevel::Interval;
+        let due = look || written.rotated > 0 || engine.options.sync == SyncLevel::Interval;
         let Some(mut maintainer) = self.try_lock() else { return };
-        if due
-            || maintainer.job.is_some()
-            || before + garbage >= LOOK_EVERY.min(engine.options.compact_threshold / 4 + 1)
-        {
+        if due || maintainer.unfinished {
             // A failure of this work is not one of the write, which has succeeded: it will be tried again.
-            let _ = maintainer.step(engine, 4 * garbage + (4 << 10), Goal::Automatic);
+            let budget = 4 * (written.garbage - written.garbage_before) + LEAST_SLICE;
+            let more = maintainer.step(engine, budget, Goal::Automatic);
+            maintainer.unfinished = matches!(more, Ok(true));
         }
     }
 
@@ -218,16 +224,14 @@ fn background_turn(engine: &Engine) -> Result<()> {
 impl Maintainer {
     /// Does a piece of the work that is due. True if there is more.
     fn step(&mut self, engine: &Engine, budget: u64, goal: Goal) -> Result<bool> {
-        engine.maintenance.garbage.store(0, Relaxed);
         let mut result = self.step_without_brake(engine, budget, goal);
         if result.as_ref().is_err_and(|e| e.code() == Code::NoSpace) && engine.factory.reserve.lend(&*engine.storage) {
             result = self.step_without_brake(engine, budget, goal);
         }
         self.collect_retired(engine);
         // While nothing can be won by waiting, nobody is to wait.
-        let winning = result.is_ok() && self.job.is_some();
-        let over = engine.log_over_limit();
-        engine.maintenance.brake.store(over && winning, Relaxed);
+        let brake = matches!(result, Ok(true)) && engine.log_over_limit();
+        engine.maintenance.brake.store(brake, Relaxed);
         result
     }
 

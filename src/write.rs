@@ -13,6 +13,20 @@ use crate::{MAX_KEY_LEN, MAX_VALUE_LEN};
 /// Records up to this are copied to the log while the shard is locked: locking it twice would cost more.
 const COPY_UNDER_LOCK: u64 = 4 << 10;
 
+/// What a write has done, and what it leaves to do.
+pub(crate) struct Written {
+    /// The key was stored before.
+    existed: bool,
+    /// How far the log has been written.
+    appended: u64,
+    /// Garbage made since open.
+    pub garbage_before: u64,
+    pub garbage: u64,
+    /// Segments waiting to be synced and sealed.
+    pub rotated_before: usize,
+    pub rotated: usize,
+}
+
 impl Engine {
     /// Stores a value under a key.
     pub(crate) fn set(&self, key: &[u8], value: &[u8]) -> Result<()> {
@@ -46,30 +60,32 @@ impl Engine {
         }
         self.maintenance.slow_down(self);
         let written = self.append_and_index(key, value, hash, found);
-        let (replaced, appended) = match written {
+        let done = match written {
             Err(e) if e.code() == Code::NoSpace && self.make_room() => {
                 self.append_and_index(key, value, hash, self.locate(key, hash)?)?
             }
             other => other?,
         };
         if self.options.sync == SyncLevel::Always {
-            self.sync_to(appended)?;
+            self.sync_to(done.appended)?;
         }
-        self.maintenance.after_write(self, replaced.map_or(0, |old| old.len.max(1)));
-        Ok(replaced.is_some())
+        self.maintenance.after_write(self, &done);
+        Ok(done.existed)
     }
 
-    /// Returns the entry that was replaced, and how far the log has been written.
+    /// Writes under the append lock.
     fn append_and_index(
         &self,
         key: &[u8],
         value: Option<&[u8]>,
         hash: KeyHash,
         found: (u64, Option<Entry>),
-    ) -> Result<(Option<Entry>, u64)> {
+    ) -> Result<Written> {
         let mut appender = self.appender()?;
-        let replaced = self.write_locked(&mut appender, key, value, hash, found)?;
-        Ok((replaced, appender.appended))
+        let (garbage_before, rotated_before) = (appender.garbage, appender.rotated.len());
+        let existed = self.write_locked(&mut appender, key, value, hash, found)?.is_some();
+        let Appender { appended, garbage, ref rotated, .. } = *appender;
+        Ok(Written { existed, appended, garbage_before, garbage, rotated_before, rotated: rotated.len() })
     }
 
     /// Under the append lock. Nothing has changed unless it succeeds. Returns the entry that was replaced.
@@ -102,6 +118,7 @@ impl Engine {
         };
         if let Some(old) = old {
             shard.segment(old.position)?.add_dead(old.len);
+            appender.garbage += old.len;
         }
         match (value, old) {
             (Some(_), None) => shard.insert(hash, position),

@@ -104,6 +104,19 @@ impl Chunk {
         Candidates { buckets, tag, at, matches: buckets[at].matches(tag), left: buckets.len() }
     }
 
+    /// Asks for the line that a probe for this tag reads first.
+    pub(crate) fn prefetch(&self, tag: u32) {
+        let buckets = self.buckets();
+        let line: *const Bucket = &buckets[home(tag, buckets.len())];
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch is a hint that changes nothing, whatever the address; this one is valid.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast())
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = line;
+    }
+
     /// Adds an entry. There must be room: see [`Chunk::full`].
     pub(crate) fn insert(&mut self, tag: u32, position: Position) {
         let buckets = self.buckets_mut();

@@ -93,6 +93,14 @@ impl Index {
         self.shards[hash.shard()].write().map_err(|_| poisoned())
     }
 
+    /// Brings what a probe for this hash will read into the cache. Whoever looks up many hashes asks for some of them
+    /// ahead.
+    pub(crate) fn prefetch(&self, hash: KeyHash) {
+        if let Ok(shard) = self.read(hash) {
+            shard.directory.chunk(hash.tag()).prefetch(hash.tag());
+        }
+    }
+
     /// The live segments of this moment.
     pub(crate) fn segments(&self) -> Arc<Segments> {
         Arc::clone(&self.lock_segments())
@@ -164,11 +172,11 @@ pub(crate) struct Shard {
     /// Counts the changes: what was found before is still true while this is the same.
     version: u64,
     keys: u64,
-    directory: Arc<Directory>,
+    directory: Directory,
     segments: Arc<Segments>,
 }
 
-/// Chunks by the top bits of a tag. Shared with snapshots, like the chunks themselves.
+/// Chunks by the top bits of a tag.
 struct Directory {
     /// So many top bits of the tag choose the entry of `map`.
     depth: u32,
@@ -179,7 +187,7 @@ struct Directory {
 impl Shard {
     fn new(segments: Arc<Segments>) -> Result<Shard> {
         let directory = Directory { depth: 0, map: vec![0], chunks: vec![Chunk::new(1, 0)?] };
-        Ok(Shard { version: 0, keys: 0, directory: Arc::new(directory), segments })
+        Ok(Shard { version: 0, keys: 0, directory, segments })
     }
 
     #[inline]
@@ -202,7 +210,7 @@ impl Shard {
     /// Makes sure that the next change to an entry of this hash cannot fail: room for one more, in
     /// memory that is shared with no snapshot.
     pub(crate) fn reserve(&mut self, hash: KeyHash) -> Result<()> {
-        let directory = self.own_directory()?;
+        let directory = &mut self.directory;
         let mut at = directory.map[directory.map_index(hash.tag())] as usize;
         while directory.chunks[at].full() {
             if directory.chunks[at].largest() && directory.chunks[at].depth() < MAX_DEPTH {
@@ -217,43 +225,24 @@ impl Shard {
 
     /// Adds an entry. After `reserve`.
     pub(crate) fn insert(&mut self, hash: KeyHash, position: Position) {
-        if let Some(chunk) = self.chunk_mut(hash) {
-            chunk.insert(hash.tag(), position);
-            self.keys += 1;
-            self.version += 1;
-        }
+        self.directory.chunk_mut(hash.tag()).insert(hash.tag(), position);
+        self.keys += 1;
+        self.version += 1;
     }
 
     /// Moves an entry from one position to another; false if there is none at the old one. After `reserve`.
     pub(crate) fn replace(&mut self, hash: KeyHash, old: Position, new: Position) -> bool {
-        let done = self.chunk_mut(hash).is_some_and(|chunk| chunk.replace(hash.tag(), old, new));
+        let done = self.directory.chunk_mut(hash.tag()).replace(hash.tag(), old, new);
         self.version += done as u64;
         done
     }
 
     /// Removes the entry at a position; false if there is none. After `reserve`.
     pub(crate) fn remove(&mut self, hash: KeyHash, position: Position) -> bool {
-        let done = self.chunk_mut(hash).is_some_and(|chunk| chunk.remove(hash.tag(), position));
+        let done = self.directory.chunk_mut(hash.tag()).remove(hash.tag(), position);
         self.keys -= done as u64;
         self.version += done as u64;
         done
-    }
-
-    /// The chunk of this hash, to be changed; `reserve` has made it this shard's own.
-    #[inline]
-    fn chunk_mut(&mut self, hash: KeyHash) -> Option<&mut Chunk> {
-        let directory = Arc::get_mut(&mut self.directory);
-        debug_assert!(directory.is_some(), "reserve comes first");
-        let directory = directory?;
-        let at = directory.map[directory.map_index(hash.tag())] as usize;
-        Some(&mut directory.chunks[at])
-    }
-
-    fn own_directory(&mut self) -> Result<&mut Directory> {
-        if Arc::get_mut(&mut self.directory).is_none() {
-            self.directory = Arc::new(self.directory.try_clone()?);
-        }
-        Arc::get_mut(&mut self.directory).ok_or_else(poisoned)
     }
 }
 
@@ -266,6 +255,12 @@ impl Directory {
     #[inline]
     fn chunk(&self, tag: u32) -> &Chunk {
         &self.chunks[self.map[self.map_index(tag)] as usize]
+    }
+
+    #[inline]
+    fn chunk_mut(&mut self, tag: u32) -> &mut Chunk {
+        let at = self.map[self.map_index(tag)] as usize;
+        &mut self.chunks[at]
     }
 
     /// Replaces a chunk by two, each with half of its entries.
@@ -292,15 +287,6 @@ impl Directory {
         self.map = map;
         self.depth += 1;
         Ok(())
-    }
-
-    fn try_clone(&self) -> Result<Directory> {
-        let (mut map, mut chunks) = (Vec::new(), Vec::new());
-        map.try_reserve_exact(self.map.len()).map_err(|_| Error::no_memory("the index"))?;
-        chunks.try_reserve_exact(self.chunks.len()).map_err(|_| Error::no_memory("the index"))?;
-        map.extend_from_slice(&self.map);
-        chunks.extend(self.chunks.iter().cloned());
-        Ok(Directory { depth: self.depth, map, chunks })
     }
 
     fn bytes(&self) -> u64 {

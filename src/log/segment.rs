@@ -116,8 +116,9 @@ impl Segment {
         self.dead.load(Relaxed).min(self.len())
     }
 
+    /// Under the append lock, which makes this cheaper than an atomic addition.
     pub(crate) fn add_dead(&self, bytes: u64) {
-        self.dead.fetch_add(bytes, Relaxed);
+        self.dead.store(self.dead.load(Relaxed) + bytes, Relaxed);
     }
 
     /// Bytes of tombstones, needed or not.
@@ -125,8 +126,9 @@ impl Segment {
         self.tombstones.load(Relaxed)
     }
 
+    /// Under the append lock.
     pub(crate) fn add_tombstone(&self, bytes: u64) {
-        self.tombstones.fetch_add(bytes, Relaxed);
+        self.tombstones.store(self.tombstones.load(Relaxed) + bytes, Relaxed);
     }
 
     /// The least timestamp of the records, `i64::MAX` if there is none.
@@ -134,8 +136,11 @@ impl Segment {
         self.min_timestamp.load(Relaxed)
     }
 
+    /// Under the append lock.
     pub(crate) fn note_timestamp(&self, timestamp: i64) {
-        self.min_timestamp.fetch_min(timestamp, Relaxed);
+        if timestamp < self.min_timestamp.load(Relaxed) {
+            self.min_timestamp.store(timestamp, Relaxed);
+        }
     }
 
     /// Whether compaction must leave the segment alone, for it holds a record that cannot be read.
