@@ -1,8 +1,8 @@
 //! Long random sequences of operations, compared with a plain map after every reopen and now and then between.
 
 use std::collections::HashMap;
-use std::path::Path;
 
+use crate::storage::sim::{PageMode, SimStorage};
 use crate::{IoPath, Options, Store, SyncLevel};
 
 /// A small deterministic generator (SplitMix64).
@@ -35,11 +35,12 @@ fn key(n: u64) -> Vec<u8> {
     if n == 0 { Vec::new() } else { format!("{n:0width$}", width = (n % 40) as usize).into_bytes() }
 }
 
-fn run(path: &Path, options: &Options, seed: u64, steps: u64) {
+/// `open` opens the database, `disturb` is called now and then with a random number.
+fn run(open: impl Fn() -> Store, disturb: impl Fn(u64), options: &Options, seed: u64, steps: u64) {
     const KEYS: u64 = 200;
     let mut rng = Rng(seed);
     let mut model = HashMap::new();
-    let mut store = Store::open(path, options).unwrap();
+    let mut store = open();
     for step in 0..steps {
         let key = key(rng.below(KEYS));
         match rng.below(1000) {
@@ -54,7 +55,8 @@ fn run(path: &Path, options: &Options, seed: u64, steps: u64) {
                 model.insert(key, value);
             }
             600..=899 => assert_eq!(store.del(&key).unwrap(), model.remove(&key).is_some()),
-            900..=979 => assert_eq!(store.get(&key).unwrap().as_ref(), model.get(&key)),
+            900..=974 => assert_eq!(store.get(&key).unwrap().as_ref(), model.get(&key)),
+            975..=979 => disturb(rng.next()),
             980..=984 => store.sync().unwrap(),
             985..=989 => drop(store.maintain(1 + rng.below(5000)).unwrap()),
             990..=992 => {
@@ -67,7 +69,7 @@ fn run(path: &Path, options: &Options, seed: u64, steps: u64) {
             }
             993..=996 => {
                 store.close().unwrap();
-                store = Store::open(path, options).unwrap();
+                store = open();
                 assert!(store.recovery_info().clean, "{:?}", store.recovery_info());
                 check(&store, &model, KEYS);
             }
@@ -75,23 +77,34 @@ fn run(path: &Path, options: &Options, seed: u64, steps: u64) {
         }
     }
     store.close().unwrap();
+    check(&open(), &model, KEYS);
+}
+
+fn options(io: IoPath, segment_size: u64, background: bool) -> Options {
+    Options { io, segment_size, compact_threshold: 16 << 10, background, sync_interval_ms: 1, ..Options::default() }
 }
 
 #[test]
-fn behaves_like_a_map() {
-    for (seed, io) in [(1, IoPath::Auto), (2, IoPath::Syscall), (3, IoPath::Auto), (4, IoPath::Syscall)] {
-        for segment_size in [4 << 10, 64 << 10, 1 << 20] {
-            let options = Options {
-                io,
-                segment_size,
-                compact_threshold: 16 << 10,
-                background: seed > 2,
-                sync: if seed == 2 { SyncLevel::Interval } else { SyncLevel::Os },
-                sync_interval_ms: 1,
-                ..Options::default()
-            };
+fn behaves_like_a_map_whatever_the_clock_does() {
+    for seed in 0..12 {
+        let io = if seed % 2 == 0 { IoPath::Auto } else { IoPath::Syscall };
+        let sync = [SyncLevel::Os, SyncLevel::Interval, SyncLevel::Always][seed as usize % 3];
+        let options = Options { sync, ..options(io, 4096 << (seed % 3 * 4), seed % 4 == 3) };
+        let disk = SimStorage::new(seed, PageMode::Page);
+        let open = || Store::open_on(std::sync::Arc::new(disk.handle()), &options).unwrap();
+        // Mostly back, never as far ahead as the end of time.
+        run(open, |random| disk.set_clock((random >> 4) as i64), &options, seed, 3000);
+        assert_eq!(disk.violation(), None);
+    }
+}
+
+#[test]
+fn behaves_like_a_map_on_a_real_disk() {
+    for (seed, io) in [(1, IoPath::Auto), (2, IoPath::Syscall)] {
+        for background in [false, true] {
+            let options = options(io, 64 << 10, background);
             let dir = tempfile::tempdir().unwrap();
-            run(&dir.path().join("db"), &options, seed + segment_size, 3000);
+            run(|| Store::open(&dir.path().join("db"), &options).unwrap(), |_| {}, &options, seed, 1500);
         }
     }
 }
