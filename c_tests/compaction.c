@@ -95,7 +95,7 @@ static void compacting_again_writes_nothing(const char *path) {
 static void partial_compactions(const char *path) {
     uint64_t random = 4711;
     memset(versions, 0, sizeof versions);
-    for (int round = 0; round < (quick() ? 4 : 8); round++) {
+    for (int round = 0; round < (quick() ? 3 : 6); round++) {
         kv_store *store = open_with(path, WITH({KV_OPT_SEGMENT_SIZE, 8192}, {KV_OPT_COMPACT_THRESHOLD, 0},
                                                {KV_OPT_BACKGROUND, 0}, {KV_OPT_GARBAGE_RATIO, 10 + round % 80}));
         for (int i = 0; i < 500; i++) {

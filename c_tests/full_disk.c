@@ -24,23 +24,23 @@ static void file_size_limit(const char *path) {
     kv_store *store = open_store(path);
     for (int i = 0; i < 50; i++) OK(set_numbered(store, i, 1, 1000));
     limit_file_size(1 << 20);
-    STATUS(set_numbered(store, 100, 1, 2 << 20), KV_ERR_NO_SPACE);
+    STATUS(set_numbered(store, 100, 1, 24 << 20), KV_ERR_NO_SPACE);
     HAS_NOT_NUMBERED(store, 100);
-    STATUS(set_numbered(store, 7, 2, 2 << 20), KV_ERR_NO_SPACE);
+    STATUS(set_numbered(store, 7, 2, 24 << 20), KV_ERR_NO_SPACE);
     HAS_NUMBERED(store, 7, 1, 1000);
     for (int i = 0; i < 50; i++) HAS_NUMBERED(store, i, 1, 1000);
     OK(del_numbered(store, 3));
     limit_file_size(RLIM_INFINITY);
-    OK(set_numbered(store, 100, 1, 2 << 20));
-    OK(set_numbered(store, 7, 2, 2 << 20));
+    OK(set_numbered(store, 100, 1, 24 << 20));
+    OK(set_numbered(store, 7, 2, 24 << 20));
     OK(kv_close(store));
     store = open_store(path);
     for (int i = 0; i < 50; i++) {
         if (i != 3 && i != 7) HAS_NUMBERED(store, i, 1, 1000);
     }
     HAS_NOT_NUMBERED(store, 3);
-    HAS_NUMBERED(store, 7, 2, 2 << 20);
-    HAS_NUMBERED(store, 100, 1, 2 << 20);
+    HAS_NUMBERED(store, 7, 2, 24 << 20);
+    HAS_NUMBERED(store, 100, 1, 24 << 20);
     OK(kv_close(store));
 }
 
@@ -59,7 +59,7 @@ static void file_size_limit_at_open(const char *path) {
 }
 
 #ifdef __linux__
-enum { LEN = 4000, DISK = 16 << 20, BALLAST = 3 << 20 };
+enum { LEN = 4000, DISK = 8 << 20, BALLAST = 2 << 20 };
 
 /* Makes `path` a disk of its own that only this process sees, or returns false. */
 static bool mount_small_disk(const char *path) {
@@ -71,8 +71,9 @@ static bool mount_small_disk(const char *path) {
 }
 
 static void take_space(const char *ballast) {
-    uint8_t *data = calloc(1, BALLAST);
+    uint8_t *data = malloc(BALLAST);
     CHECK(data != NULL);
+    memset(data, 'x', BALLAST);
     write_file(ballast, data, BALLAST);
     free(data);
 }
@@ -90,10 +91,12 @@ static void check_range(kv_store *store, uint64_t from, uint64_t to) {
     for (uint64_t i = from; i < to; i++) HAS_NUMBERED(store, i, 1, LEN);
 }
 
-static void full_disk(const char *disk, const struct setting *settings) {
+/* Of a full disk, one part in `keep` is kept and the rest deleted. */
+static void full_disk(const char *disk, const char *what, uint64_t keep, const struct setting *settings) {
     const char *path = path_in(disk, "db"), *ballast = path_in(disk, "ballast");
     kv_store *store;
     uint64_t end, end_again, kept;
+    DOING("%s", what);
     take_space(ballast);
     store = open_with(path, settings);
     end = fill_up(store, 0);
@@ -116,9 +119,9 @@ static void full_disk(const char *disk, const struct setting *settings) {
     check_range(store, 0, end_again);
 
     /* Space comes back by deleting. */
-    kept = end_again - end_again / 4;
+    kept = end_again - end_again / keep;
     for (uint64_t i = 0; i < kept; i++) {
-        DOING("delete number %" PRIu64 " of %" PRIu64 " on a full disk", i, end_again);
+        DOING("%s: delete number %" PRIu64 " of %" PRIu64 " on a full disk", what, i, end_again);
         OK(del_numbered(store, i));
     }
     for (uint64_t i = 0; i < kept; i++) HAS_NOT_NUMBERED(store, i);
@@ -142,7 +145,11 @@ static void full_disk(const char *disk, const struct setting *settings) {
     store = open_with(path, settings);
     check_range(store, kept, end);
     for (uint64_t i = 0; i < kept; i++) HAS_NOT_NUMBERED(store, i);
-    for (uint64_t i = kept; i < end; i++) OK(del_numbered(store, i));
+    for (uint64_t i = kept; i < end; i++) {
+        DOING("%s: delete number %" PRIu64 " of %" PRIu64 " after reopening on a full disk", what, i, end);
+        OK(del_numbered(store, i));
+    }
+    DOING("%s: the end", what);
     OK(kv_compact(store));
     OK(set_numbered(store, 1, 2, LEN));
     HAS_NUMBERED(store, 1, 2, LEN);
@@ -160,10 +167,11 @@ int main(int argc, char **argv) {
     {
         const char *disk = path_in(dir, "disk");
         if (!mount_small_disk(disk)) skip("the file size limit is tested; a small disk cannot be mounted here");
-        full_disk(disk, WITH({KV_OPT_SEGMENT_SIZE, 1 << 20}));
-        full_disk(disk, WITH({KV_OPT_SEGMENT_SIZE, 1 << 20}, {KV_OPT_IO, KV_IO_SYSCALL}));
-        full_disk(disk, WITH({KV_OPT_SEGMENT_SIZE, 1 << 20}, {KV_OPT_BACKGROUND, 0}));
-        full_disk(disk, WITH({KV_OPT_SEGMENT_SIZE, 64 << 20}));
+        full_disk(disk, "default", 4, WITH({KV_OPT_SEGMENT_SIZE, 1 << 20}));
+        full_disk(disk, "system calls", 4, WITH({KV_OPT_SEGMENT_SIZE, 1 << 20}, {KV_OPT_IO, KV_IO_SYSCALL}));
+        full_disk(disk, "no thread", 4, WITH({KV_OPT_SEGMENT_SIZE, 1 << 20}, {KV_OPT_BACKGROUND, 0}));
+        /* One segment only: what is kept must fit into what the store has set aside. */
+        full_disk(disk, "one segment", 40, WITH({KV_OPT_SEGMENT_SIZE, 64 << 20}));
         CHECK(umount(disk) == 0);
     }
 #else

@@ -12,10 +12,13 @@ static struct held held(void) {
 }
 
 static void cycle(const char *path, int i) {
-    kv_store *store = open_with(path, WITH({KV_OPT_SEGMENT_SIZE, 8192}, {KV_OPT_BACKGROUND, i % 4 != 0}));
-    OK(set_numbered(store, i % 40, i, 300));
-    HAS_NUMBERED(store, i % 40, i, 300);
-    if (i % 25 == 0) OK(kv_compact(store));
+    kv_store *store = open_with(path, WITH({KV_OPT_SEGMENT_SIZE, 8192}, {KV_OPT_BACKGROUND, i % 3 != 0}));
+    /* Writing makes closing sync, which takes its time; some cycles only open and close. */
+    if (i % 4 < 2) {
+        OK(set_numbered(store, i % 40, i, 300));
+        HAS_NUMBERED(store, i % 40, i, 300);
+    }
+    if (i % 50 == 0) OK(kv_compact(store));
     OK(kv_close(store));
 }
 

@@ -116,6 +116,8 @@ fn find_candidates(manifest: &Manifest, storage: &dyn Storage, ids: &[u64]) -> R
         match header {
             Some(header) if header.role == Role::Output => {}
             Some(header) => candidates.push(Candidate { header, file, entry }),
+            // A crash between creating a file and writing its header leaves an orphan that holds nothing.
+            None if bytes_beyond(&name, &*file, 0)? == 0 => {}
             None => lost.push(id),
         }
     }

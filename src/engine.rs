@@ -245,9 +245,17 @@ impl Engine {
     fn finish(&self) -> Result<()> {
         let mut maintainer = self.maintenance.lock();
         maintainer.abandon(self);
-        let finished = self.seal_everything();
+        let reserve = &self.factory.reserve;
+        if reserve.was_needed() {
+            // It matters more than hints do.
+            reserve.hold(&*self.storage);
+        }
+        let mut finished = self.seal_everything();
+        if finished.as_ref().is_err_and(|e| e.code() == Code::NoSpace) && reserve.lend(&*self.storage) {
+            finished = self.seal_everything();
+        }
         maintainer.collect_retired(self);
-        self.factory.reserve.release(&*self.storage);
+        self.factory.reserve.close(&*self.storage);
         finished
     }
 

@@ -20,6 +20,8 @@
 mod append;
 mod chain;
 mod compact;
+#[cfg(test)]
+mod crash_tests;
 pub mod engine;
 pub mod error;
 mod ffi;

@@ -465,13 +465,15 @@ impl Engine {
         }
     }
 
-    /// On a full disk: does what can be done to make room. True if there is more of it now.
-    pub(crate) fn make_room(&self) -> bool {
+    /// On a full disk: does what can be done to make room. True if there is more of it now for the write that waits.
+    pub(crate) fn make_room(&self, for_tombstone: bool) -> bool {
+        let reserve = &self.factory.reserve;
+        reserve.needed();
         let mut maintainer = self.maintenance.lock();
         let before = maintainer.retirements;
         while let Ok(true) = maintainer.step(self, SLICE, Goal::Automatic) {}
-        let taken_back = self.factory.reserve.lent() && self.factory.reserve.hold(&*self.storage);
-        taken_back || maintainer.retirements > before
+        let taken_back = reserve.lent() && reserve.hold(&*self.storage);
+        taken_back || maintainer.retirements > before || for_tombstone && reserve.lend(&*self.storage)
     }
 
     /// See [`crate::Store::maintain`].

@@ -143,7 +143,7 @@ impl Recovery<'_> {
         for entry in self.manifest.segments.iter().filter(|e| e.sealed) {
             sources.push(self.take_sealed(entry, &mut info)?);
         }
-        let sealed_end = self.sealed_log_end(&sources)?;
+        let sealed_end = self.sealed_log_end(&sources);
         let ids = self.files_with(".log")?;
         let chain =
             Chain::walk(self.manifest, &*self.factory.storage, &ids, sealed_end, &mut info, |names, covered| {
@@ -205,12 +205,11 @@ impl Recovery<'_> {
         Ok(Source::new(segment, slot, hint, scanned))
     }
 
-    /// Where the newest sealed log segment ends, if there is one.
-    fn sealed_log_end(&self, sources: &[Source]) -> Result<Option<LogEnd>> {
-        let newest = sources.iter().map(|s| &s.segment).filter(|s| s.role() == Role::Log).max_by_key(|s| s.id());
-        newest
-            .map(|s| if s.quarantined() { Ok(LogEnd { id: s.id(), len: s.len(), crc: 0 }) } else { s.log_end() })
-            .transpose()
+    /// Where the newest sealed log segment ends, if there is one: where MANIFEST says, whatever has become of the file.
+    fn sealed_log_end(&self, sources: &[Source]) -> Option<LogEnd> {
+        let newest = sources.iter().map(|s| &s.segment).filter(|s| s.role() == Role::Log).max_by_key(|s| s.id())?;
+        let crc = newest.log_end().map_or(0, |end| end.crc);
+        Some(LogEnd { id: newest.id(), len: newest.synced(), crc })
     }
 
     fn hint_of(&self, segment: (u64, u64), covered: u64) -> Option<HintReader> {
@@ -287,7 +286,7 @@ impl Recovery<'_> {
         let hints = self.files_with(".hint")?;
         let dead_hints = hints.iter().filter(|id| !live.contains(id));
         if self.files()?.iter().any(|name| name == reserve::NAME) {
-            remove(reserve::NAME)?;
+            self.factory.reserve.adopt();
         }
         for name in dead_logs.map(|id| file_name(*id)).chain(dead_hints.map(|id| hint::name(*id))) {
             remove(&name)?;

@@ -1,13 +1,14 @@
 //! A file that keeps a little of the disk back, so that compaction can make room when nothing else can be written.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::*};
 
-use crate::storage::{Storage, create_anew};
+use crate::storage::{File, Storage, create_anew};
 
 /// The file's name.
 pub(crate) const NAME: &str = "RESERVE";
-/// The file's size.
-const SIZE: u64 = 1 << 20;
+/// The file's size: the first of these that can be had.
+const SIZES: [u64; 5] = [1 << 20, 512 << 10, 256 << 10, 128 << 10, 64 << 10];
 
 /// The space kept back.
 #[derive(Default)]
@@ -15,6 +16,8 @@ pub(crate) struct Reserve {
     held: AtomicBool,
     /// It has been given to compaction and could not be taken back yet. Until then only deleting may take space.
     lent: AtomicBool,
+    /// The disk was full at some time.
+    needed: AtomicBool,
 }
 
 impl Reserve {
@@ -23,7 +26,8 @@ impl Reserve {
         if self.held.swap(true, AcqRel) {
             return false;
         }
-        let held = create_anew(storage, NAME).and_then(|file| file.allocate(SIZE)).is_ok();
+        let take = |file: Arc<dyn File>| SIZES.iter().any(|&size| file.allocate(size).is_ok());
+        let held = create_anew(storage, NAME).is_ok_and(take);
         if held {
             self.lent.store(false, Release);
         } else {
@@ -31,6 +35,11 @@ impl Reserve {
             self.held.store(false, Release);
         }
         held
+    }
+
+    /// Takes over the space that an earlier handle kept.
+    pub(crate) fn adopt(&self) {
+        self.held.store(true, Release);
     }
 
     /// Gives the space to whoever calls, who does the work that makes more. False if there is none.
@@ -43,8 +52,25 @@ impl Reserve {
         true
     }
 
-    /// Gives the space back to the system.
-    pub(crate) fn release(&self, storage: &dyn Storage) {
+    /// Notes that the disk was full. Then the space is kept beyond the closing of the store, or the next handle would
+    /// have none to delete with.
+    pub(crate) fn needed(&self) {
+        self.needed.store(true, Relaxed);
+    }
+
+    /// Whether the disk was full at some time.
+    pub(crate) fn was_needed(&self) -> bool {
+        self.needed.load(Relaxed)
+    }
+
+    /// Gives the space back to the system when the store is closed.
+    pub(crate) fn close(&self, storage: &dyn Storage) {
+        if !self.was_needed() {
+            self.release(storage);
+        }
+    }
+
+    fn release(&self, storage: &dyn Storage) {
         if self.held.swap(false, AcqRel) {
             let _ = storage.remove(NAME);
         }

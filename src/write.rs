@@ -61,7 +61,7 @@ impl Engine {
         self.maintenance.slow_down(self);
         let written = self.append_and_index(key, value, hash, found);
         let done = match written {
-            Err(e) if e.code() == Code::NoSpace && self.make_room() => {
+            Err(e) if e.code() == Code::NoSpace && self.make_room(value.is_none()) => {
                 self.append_and_index(key, value, hash, self.locate(key, hash)?)?
             }
             other => other?,

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::ptr::{self, NonNull};
 #[cfg(target_vendor = "apple")]
 use std::sync::Weak;
-use std::sync::atomic::{AtomicU64, Ordering};
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{File, Map, MapOwner, Storage};
@@ -149,8 +149,6 @@ impl Storage for RealStorage {
 /// One open regular file.
 struct RealFile {
     file: fs::File,
-    /// Writes that end at or before this offset were found to be inside the process's file size limit.
-    admitted: AtomicU64,
     /// The writable maps of this file: here a sync of the file does not cover them.
     #[cfg(target_vendor = "apple")]
     maps: Mutex<Vec<Weak<Mapping>>>,
@@ -160,24 +158,17 @@ impl RealFile {
     fn new(file: fs::File) -> RealFile {
         RealFile {
             file,
-            admitted: AtomicU64::new(0),
             #[cfg(target_vendor = "apple")]
             maps: Mutex::new(Vec::new()),
         }
     }
+}
 
-    /// Refuses a write or an extension that ends at `end` if that is over the file size limit. The kernel
-    /// would answer with SIGXFSZ, which kills the host; for writes even where the file is already longer.
-    fn admit(&self, end: u64) -> io::Result<()> {
-        if end <= self.admitted.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        if end > file_size_limit() {
-            return Err(io::Error::from_raw_os_error(libc::EFBIG));
-        }
-        self.admitted.fetch_max(end, Ordering::Relaxed);
-        Ok(())
-    }
+/// Refuses a write or an extension that ends at `end` if that is over the process's file size limit. The kernel would
+/// answer with SIGXFSZ, which kills the host; for writes even where the file is already longer. Asked each time: the
+/// host may lower its limit whenever it likes.
+fn admit(end: u64) -> io::Result<()> {
+    if end > file_size_limit() { Err(io::Error::from_raw_os_error(libc::EFBIG)) } else { Ok(()) }
 }
 
 impl File for RealFile {
@@ -191,24 +182,22 @@ impl File for RealFile {
 
     fn write_at(&self, buf: &[u8], offset: u64) -> io::Result<usize> {
         let buf = &buf[..buf.len().min(WRITE_BYTES_MAX)];
-        self.admit(offset.saturating_add(buf.len() as u64))?;
+        admit(offset.saturating_add(buf.len() as u64))?;
         retry(|| self.file.write_at(buf, offset))
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         // Only growing can meet the limit: to cut a file that is over it is allowed.
         if len > self.len()? {
-            self.admit(len)?;
+            admit(len)?;
         }
-        retry(|| self.file.set_len(len))?;
-        self.admitted.fetch_min(len, Ordering::Relaxed);
-        Ok(())
+        retry(|| self.file.set_len(len))
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
         let old = self.len()?;
         if len > old {
-            self.admit(len)?;
+            admit(len)?;
         }
         let result = os::allocate(&self.file, old, len);
         // ext4 moves the end of the file along while it allocates, so a full disk may leave it half way.

@@ -1,0 +1,125 @@
+//! Ways to break a promise that were found once, each as short as it could be made.
+
+use std::sync::Arc;
+
+use crate::storage::sim::{Calls, Crash, FaultPlan, PageMode, SimStorage, Unsynced};
+use crate::{Code, IoPath, Options, Store};
+
+fn options() -> Options {
+    Options { segment_size: 4 << 10, compact_threshold: 1 << 20, background: false, ..Options::default() }
+}
+
+fn open(sim: &SimStorage) -> Store {
+    Store::open_on(Arc::new(sim.clone()), &options()).unwrap()
+}
+
+fn power_cut(sim: &SimStorage, fate: Unsynced) -> SimStorage {
+    let cut = sim.deep_copy();
+    cut.set_unsynced(fate);
+    cut.crash_now(Crash::Power);
+    cut.reboot()
+}
+
+/// The mark of a sync does not always fit into the blocks at hand. Then nothing has been appended since the sync, but
+/// MANIFEST still has to learn how long the segment is.
+#[test]
+fn closing_records_the_length_where_a_sync_left_no_mark() {
+    let sim = SimStorage::new(1, PageMode::Page);
+    let store = open(&sim);
+    store.set(b"a", b"1").unwrap();
+    store.close().unwrap();
+    let store = open(&sim);
+    // Exactly as much as the segment can take, so that there is no room for a mark.
+    let len = sim.read_file("0000000001.log").unwrap().len();
+    let overhead = 8 + 8 + 8 + 1 + 1 + 8 + 4;
+    store.set(b"b", &vec![7; (4 << 10) - len - overhead]).unwrap();
+    store.sync().unwrap();
+    store.close().unwrap();
+    let store = open(&sim);
+    let info = store.recovery_info();
+    assert!(info.clean && info.scanned_records == 0, "{info:?}");
+    store.close().unwrap();
+    // What has been closed is known to be synced: damage there is never taken for a tear.
+    let rotten = sim.deep_copy();
+    rotten.corrupt("0000000001.log", 4000, 1);
+    let store = open(&rotten);
+    assert_eq!(store.get(b"b").map_err(|e| e.code()), Err(Code::Corrupt));
+}
+
+/// The rename that made the inputs of a compaction superfluous is durable only once the directory is synced. Whoever
+/// finds them after a kill must not unlink them before.
+#[test]
+fn a_recovery_removes_nothing_that_a_power_cut_could_bring_back_into_manifest() {
+    let work = |sim: &SimStorage| {
+        let store = Store::open_on(Arc::new(sim.clone()), &options())?;
+        store.set(b"a", b"1")?;
+        store.set(b"a", b"2")?;
+        store.compact()?;
+        store.close()
+    };
+    let traced = SimStorage::new(1, PageMode::Page);
+    traced.start_trace();
+    work(&traced).unwrap();
+    let mut tried = 0;
+    for op in (0..traced.op_count()).filter(|&op| traced.trace()[op as usize] == "sync_dir") {
+        let sim = SimStorage::new(1, PageMode::Page);
+        sim.crash_at(op, Crash::Kill);
+        let _ = work(&sim);
+        let killed = sim.reboot();
+        let recovered = killed.deep_copy();
+        let Ok(store) = Store::open_on(Arc::new(recovered.clone()), &options()) else {
+            continue;
+        };
+        // All changes of the directory are independent of each other.
+        for seed in 0..40 {
+            recovered.reseed(seed);
+            let cut = power_cut(&recovered, Unsynced::Mixed);
+            let opened = Store::open_on(Arc::new(cut.clone()), &options());
+            let opened = opened.unwrap_or_else(|e| panic!("killed at operation {op}, power cut {seed}: {e}"));
+            tried += 1;
+            drop(opened);
+        }
+        drop(store);
+    }
+    assert!(tried > 0);
+}
+
+/// After a failed sync the kernel may take pages for written that are not. The next to open the database reads them from
+/// the page cache; what it syncs, it must have written again.
+#[test]
+fn a_sync_after_a_failed_sync_and_opening_again_covers_what_was_read() {
+    for io in [IoPath::Auto, IoPath::Syscall] {
+        for seed in 0..20 {
+            let sim = SimStorage::new(seed, PageMode::Page);
+            let options = Options { io, ..options() };
+            let store = Store::open_on(Arc::new(sim.clone()), &options).unwrap();
+            store.set(b"a", b"1").unwrap();
+            sim.fail(FaultPlan { at: 0, errno: libc::EIO, persistent: false, calls: Calls::SYNC });
+            assert_eq!(store.sync().unwrap_err().code(), Code::Poisoned);
+            assert_eq!(store.close().unwrap_err().code(), Code::Poisoned);
+            let store = Store::open_on(Arc::new(sim.clone()), &options).unwrap();
+            let found = store.get(b"a").unwrap();
+            store.sync().unwrap();
+            let store = Store::open_on(Arc::new(power_cut(&sim, Unsynced::Lost)), &options).unwrap();
+            assert_eq!(store.get(b"a").unwrap(), found, "seed {seed}, {io:?}");
+        }
+    }
+}
+
+/// An error that is over by now says nothing about the data.
+#[test]
+fn a_read_that_failed_once_does_not_keep_a_segment_from_compaction() {
+    for errno in [libc::EIO, libc::EINTR, libc::ENOMEM, libc::EMFILE] {
+        for later in 0..120 {
+            let sim = SimStorage::new(1, PageMode::Page);
+            let store = open(&sim);
+            store.set(b"b", b"1").unwrap();
+            (0..9).for_each(|n| store.set(b"a", &[n; 300]).unwrap());
+            sim.fail(FaultPlan { at: sim.call_count() + later, errno, persistent: false, calls: Calls::READ });
+            let _ = store.compact();
+            sim.heal();
+            store.compact().unwrap_or_else(|e| panic!("errno {errno}, a read {later} calls later: {e}"));
+            assert_eq!((store.stats().quarantined_segments, store.stats().dead_bytes), (0, 0));
+        }
+    }
+}
