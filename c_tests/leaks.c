@@ -58,7 +58,7 @@ int main(int argc, char **argv) {
     if (before.descriptors == 0) skip("there is no /proc/self/fd to count in");
     for (int i = 0; i < cycles; i++) {
         cycle(path, i);
-        failing_cycle(dir, path, i);
+        if (i % 5 == 0) failing_cycle(dir, path, i);
     }
     after = held();
     COMPARE(after.descriptors, ==, before.descriptors);

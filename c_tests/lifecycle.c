@@ -110,7 +110,7 @@ static void the_host_may_change_directory(const char *dir) {
 
 static void many_at_once(const char *dir) {
     kv_store *stores[10];
-    char name[16];
+    char name[32];
     for (int i = 0; i < 10; i++) {
         snprintf(name, sizeof name, "many-%d", i);
         stores[i] = open_store(path_in(dir, name));

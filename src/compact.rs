@@ -24,6 +24,8 @@ use crate::storage::{File, write_all_at};
 const BUFFER_LEN: usize = 256 << 10;
 /// So many records are read ahead of looking them up in the index: the cache misses of that then overlap.
 const LOOK_AHEAD: usize = 32;
+/// A segment that so often could not be read is left alone.
+const MOST_FAILURES: u8 = 3;
 /// So many entries are pointed at their new place under one hold of the append lock.
 const REPOINT_BATCH: usize = 32;
 
@@ -164,7 +166,10 @@ impl Job {
                         }
                     }
                     Ok(Item::Mark(_)) => {}
-                    Ok(Item::End | Item::Bad(_)) | Err(_) => stopped = true,
+                    Ok(Item::End | Item::Bad(_)) => stopped = true,
+                    // It may work the next time, but is not to be tried for ever.
+                    Err(e) if e.code() == Code::Io && input.segment.note_failure() >= MOST_FAILURES => stopped = true,
+                    Err(e) => return Err(e),
                 }
             }
             for entry in sets.drain(..) {

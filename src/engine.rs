@@ -216,18 +216,19 @@ impl Engine {
 
     /// Makes a manifest of the live segments but for `without`, durable. A sync that fails poisons the store.
     pub(crate) fn write_manifest(&self, without: &[Arc<Segment>]) -> Result<()> {
+        let mut staying: Vec<_>;
         let manifest = {
+            // No segment is added meanwhile: each is either listed, or its id is not below `next_id`.
             let appender = self.appender()?;
-            let live = self.index.segments();
-            let staying = live.iter().filter(|s| !without.iter().any(|w| Arc::ptr_eq(w, s)));
-            let mut segments: Vec<SegmentEntry> = staying.map(manifest_entry).collect();
-            segments.sort_by_key(|s| s.id);
+            staying = self.index.segments().iter().cloned().collect();
+            staying.retain(|s| !without.iter().any(|w| Arc::ptr_eq(w, s)));
+            staying.sort_by_key(|s| s.id());
             Manifest {
                 generation: self.generation.load(Relaxed) + 1,
                 hash_seed: self.hash_seed,
                 next_id: self.factory.next_id.load(Relaxed),
                 last_timestamp: appender.last_timestamp,
-                segments,
+                segments: staying.iter().map(manifest_entry).collect(),
             }
         };
         let replace = |e: std::io::Error| Error::os("replace MANIFEST", &e);
@@ -238,6 +239,7 @@ impl Engine {
         self.storage.rename(manifest::TEMP_NAME, manifest::NAME).map_err(replace)?;
         sync_dir()?;
         self.generation.store(manifest.generation, Relaxed);
+        staying.iter().zip(&manifest.segments).for_each(|(segment, entry)| segment.set_listed(entry.synced_len));
         Ok(())
     }
 

@@ -26,7 +26,7 @@ use crate::options::{IoPath, Options};
 use crate::reserve::{self, Reserve};
 use crate::stats::RecoveryInfo;
 use crate::storage::real::{RealStorage, create_dir};
-use crate::storage::{File, Storage, read_exact_at};
+use crate::storage::{File, Storage, read_exact_at, write_all_at};
 
 const LOCK: &str = "LOCK";
 
@@ -229,12 +229,14 @@ impl Recovery<'_> {
         if !self.options.read_only {
             file = open(&*self.factory.storage, &name, true)?
                 .ok_or_else(|| Error::corrupt(&name, 0, "the file is gone"))?;
+            rewrite(&*file, link.synced, link.end).map_err(|e| Error::os(format_args!("rewrite {name}"), &e))?;
         }
         let map_len = if appendable { self.options.segment_size } else { link.end };
         let io = self.factory.io(&*file, map_len, appendable);
         let state = if appendable { State::Active } else { State::Rotated };
         let segment = Arc::new(Segment::new(link.header, io, link.end, state));
         segment.set_synced(link.synced);
+        segment.set_listed(link.synced);
         segment.set_hinted(link.hint.is_some() && link.end == link.synced);
         if link.damaged > 0 {
             segment.quarantine();
@@ -263,6 +265,11 @@ impl Recovery<'_> {
     /// Removes what is behind the end of the log, and what nobody needs.
     fn clean_up(&self, ids: &[u64], chain: &Chain, info: &mut RecoveryInfo) -> Result<()> {
         let storage = &*self.factory.storage;
+        if !info.clean || !self.orphans(ids, chain)?.is_empty() {
+            // The process that died may not have come to it. What MANIFEST no longer lists must not go before
+            // this MANIFEST is durable.
+            storage.sync_dir().map_err(|e| Error::os("sync the directory", &e))?;
+        }
         let remove = |name: &str| storage.remove(name).map_err(|e| Error::os(format_args!("remove {name}"), &e));
         for id in &chain.behind {
             remove(&file_name(*id))?;
@@ -279,20 +286,25 @@ impl Recovery<'_> {
             let file = open(storage, &name, true)?.ok_or_else(|| Error::corrupt(&name, 0, "the file is gone"))?;
             cut(file).map_err(|e| Error::os(format_args!("cut the torn end of {name}"), &e))?;
         }
-        let live: HashSet<u64> = (self.manifest.segments.iter().filter(|e| e.sealed).map(|e| e.id))
-            .chain(chain.links.iter().map(|l| l.header.id))
-            .collect();
-        let dead_logs = ids.iter().filter(|id| !live.contains(id) && !chain.behind.contains(id));
-        let hints = self.files_with(".hint")?;
-        let dead_hints = hints.iter().filter(|id| !live.contains(id));
         if self.files()?.iter().any(|name| name == reserve::NAME) {
             self.factory.reserve.adopt();
         }
-        for name in dead_logs.map(|id| file_name(*id)).chain(dead_hints.map(|id| hint::name(*id))) {
+        for name in self.orphans(ids, chain)? {
             remove(&name)?;
             info.orphan_files += 1;
         }
         Ok(())
+    }
+
+    /// The files that are no part of the database.
+    fn orphans(&self, ids: &[u64], chain: &Chain) -> Result<Vec<String>> {
+        let live: HashSet<u64> = (self.manifest.segments.iter().filter(|e| e.sealed).map(|e| e.id))
+            .chain(chain.links.iter().map(|l| l.header.id))
+            .collect();
+        let hints = self.files_with(".hint")?;
+        let dead_logs = ids.iter().filter(|id| !live.contains(id) && !chain.behind.contains(id));
+        let dead_hints = hints.iter().filter(|id| !live.contains(id));
+        Ok(dead_logs.map(|id| file_name(*id)).chain(dead_hints.map(|id| hint::name(*id))).collect())
     }
 
     fn files(&self) -> Result<Vec<String>> {
@@ -311,6 +323,19 @@ impl Recovery<'_> {
         ids.sort_unstable();
         Ok(ids)
     }
+}
+
+/// Writes the bytes of a file between two offsets once more. After a sync that failed, the system may take pages for
+/// written that are not; what has been read here must be what the next sync makes durable.
+fn rewrite(file: &dyn File, mut from: u64, to: u64) -> std::io::Result<()> {
+    let mut buffer = vec![0; (to.saturating_sub(from)).min(1 << 20) as usize];
+    while from < to {
+        let piece = &mut buffer[..(to - from).min(1 << 20) as usize];
+        read_exact_at(file, piece, from)?;
+        write_all_at(file, piece, from)?;
+        from += piece.len() as u64;
+    }
+    Ok(())
 }
 
 /// Opens a file that may not exist.

@@ -45,7 +45,8 @@ impl Engine {
         self.sync_rotated()?;
         self.seal_synced()?;
         let active = self.appender()?.active().cloned();
-        let changed = active.filter(|open| open.segment.len() > open.segment.synced());
+        // The length in MANIFEST counts, not what is synced: a sync tells MANIFEST nothing.
+        let changed = active.filter(|open| open.segment.len() > open.segment.listed());
         if let Some(open) = &changed {
             self.trim(open)?;
             open.segment.set_hinted(false);

@@ -19,7 +19,7 @@ use crate::model_tests::Rng;
 use crate::storage::sim::{Crash, SimStorage, Unsynced};
 
 /// Without a budget, so many crashes are tried.
-const CRASHES: u64 = 25_000;
+const CRASHES: u64 = 21_000;
 /// Steps of a workload, about.
 const STEPS: u64 = 40;
 /// Crashes of one store one after the other, at most.

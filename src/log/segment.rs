@@ -50,6 +50,10 @@ pub(crate) struct Segment {
     hinted: AtomicBool,
     /// So many bytes are known to be synced; 0 means that not even the file's name is.
     synced: AtomicU64,
+    /// So many bytes MANIFEST says to be synced.
+    listed: AtomicU64,
+    /// Reads of it that failed, in compaction.
+    failures: AtomicU8,
     /// The count of retirements when this segment's tombstones were last found to be needed.
     checked: AtomicU64,
 }
@@ -68,6 +72,8 @@ impl Segment {
             quarantined: AtomicBool::new(false),
             hinted: AtomicBool::new(false),
             synced: AtomicU64::new(0),
+            listed: AtomicU64::new(0),
+            failures: AtomicU8::new(0),
             checked: AtomicU64::new(u64::MAX),
         }
     }
@@ -168,6 +174,20 @@ impl Segment {
 
     pub(crate) fn set_synced(&self, len: u64) {
         self.synced.fetch_max(len, AcqRel);
+    }
+
+    /// So many bytes MANIFEST says to be synced.
+    pub(crate) fn listed(&self) -> u64 {
+        self.listed.load(Relaxed)
+    }
+
+    pub(crate) fn set_listed(&self, len: u64) {
+        self.listed.store(len, Relaxed);
+    }
+
+    /// Notes that compaction could not read it. Returns how often that has happened.
+    pub(crate) fn note_failure(&self) -> u8 {
+        self.failures.fetch_add(1, Relaxed).saturating_add(1)
     }
 
     pub(crate) fn checked(&self) -> u64 {

@@ -105,6 +105,16 @@ fn put(page: &mut [u8], at: usize, bytes: &[u8]) {
     }
 }
 
+/// As `Vec::resize` with zeros, without its loop over all bytes, which takes most of the time of an unoptimized build.
+fn resize(bytes: &mut Vec<u8>, len: usize) {
+    if len > bytes.len() {
+        let mut longer = vec![0; len];
+        longer[..bytes.len()].copy_from_slice(bytes);
+        *bytes = longer;
+    }
+    bytes.truncate(len);
+}
+
 /// A file without its names.
 #[derive(Clone, Default)]
 pub(super) struct Inode {
@@ -136,7 +146,7 @@ impl Inode {
         }
         let data = Arc::make_mut(&mut self.data);
         if end > data.len() {
-            data.resize(end, 0);
+            resize(data, end);
             self.lengths.push(end);
         }
         data[offset..end].copy_from_slice(bytes);
@@ -184,7 +194,7 @@ impl Inode {
             }
             self.reserved = self.reserved.min(len.next_multiple_of(BLOCK));
         }
-        Arc::make_mut(&mut self.data).resize(len, 0);
+        resize(Arc::make_mut(&mut self.data), len);
         self.lengths.push(len);
     }
 
@@ -219,7 +229,7 @@ impl Inode {
         let bytes = self.data.get(start..end).unwrap_or(&[]);
         let durable = Arc::make_mut(&mut self.durable);
         if durable.len() < end {
-            durable.resize(end, 0);
+            resize(durable, end);
         }
         durable[start..end].copy_from_slice(bytes);
         let stop = durable.len().min(start + unit);
@@ -271,7 +281,7 @@ impl Inode {
         let len = self.length_after_cut(rng, fate);
         if !self.dirty.is_empty() || self.durable.len() != len {
             let mut data = Vec::clone(&self.durable);
-            data.resize(len, 0);
+            resize(&mut data, len);
             // Whole files that are old or new are likelier in reality than by tossing a coin for each page.
             let bias = rng.below(4);
             for (page, patches) in &self.dirty {
