@@ -3,7 +3,7 @@
 //! Everything here happens under the append lock, so all writers agree on one order.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::error::{Code, Error, Result};
 use crate::index::{Index, Position};
@@ -32,15 +32,30 @@ pub(crate) struct SegmentFactory {
     pub storage: Arc<dyn Storage>,
     pub cache: Arc<FileCache>,
     pub mapped: bool,
+    /// The file system turned out not to reserve blocks, whatever it is called.
+    pub cannot_reserve: AtomicBool,
     pub segment_size: u64,
     pub next_id: AtomicU64,
     pub reserve: Reserve,
 }
 
 impl SegmentFactory {
+    /// Reserves blocks where the file system can; elsewhere the write itself will tell that the disk is full, and then
+    /// it must not be a store to a map.
+    pub(crate) fn reserve_blocks(&self, file: &dyn File, len: u64) -> std::io::Result<()> {
+        match file.allocate(len) {
+            Err(e) if e.kind() == std::io::ErrorKind::Unsupported => {
+                self.cannot_reserve.store(true, Relaxed);
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
     /// How a file of the log is to be read: mapped if that is wanted and possible.
     pub(crate) fn io(&self, file: &dyn File, len: u64, write: bool) -> SegmentIo {
-        let map = if self.mapped { usize::try_from(len).ok().and_then(|len| file.map(len, write).ok()) } else { None };
+        let wanted = self.mapped && !(write && self.cannot_reserve.load(Relaxed));
+        let map = if wanted { usize::try_from(len).ok().and_then(|len| file.map(len, write).ok()) } else { None };
         match map {
             Some(map) => SegmentIo::Mapped(map),
             None => SegmentIo::Calls(Arc::clone(&self.cache)),
@@ -116,11 +131,20 @@ impl Appender {
         self.active.as_ref().map(|a| &a.open)
     }
 
+    /// How many segments wait to be synced and sealed.
+    pub(crate) fn backlog(&self) -> usize {
+        self.rotated.len() + self.synced.len()
+    }
+
     /// The timestamp of the next record.
     pub(crate) fn next_timestamp(&self) -> Result<i64> {
         let next = self.last_timestamp.checked_add(1);
         let next = next.ok_or_else(|| Error::new(Code::Corrupt, "the timestamps of this database are used up"))?;
-        Ok(self.factory.storage.clock().max(next))
+        let timestamp = self.factory.storage.clock().max(next);
+        if timestamp == i64::MAX {
+            return Err(Error::new(Code::Invalid, "the clock is at the end of time"));
+        }
+        Ok(timestamp)
     }
 
     /// Makes sure that a record of `len` bytes can be appended: rotates, and reserves blocks. `index` gets
@@ -139,7 +163,7 @@ impl Appender {
         }
         let Some(active) = &mut self.active else { return Ok(()) };
         active.tidy()?;
-        if active.end + len + headroom <= active.allocated {
+        if active.wanted(len, headroom) <= active.allocated {
             return Ok(());
         }
         if active.allocated >= RESERVE_FROM || active.open.segment.id() > 1 {
@@ -148,7 +172,7 @@ impl Appender {
         if !tombstone && self.factory.reserve.lent() {
             return Err(Error::new(Code::NoSpace, "the disk is full: what is left is for compaction and deleting"));
         }
-        active.allocate(len, headroom)
+        active.allocate(len, headroom, &self.factory)
     }
 
     /// Makes the segment that follows the last one.
@@ -161,7 +185,8 @@ impl Appender {
         let made = (|| {
             let file = factory.storage.create(&name)?;
             let least = HEADER_LEN as u64 + first_len;
-            reserve(&*file, least.max(MIN_GROWTH).min(capacity)).or_else(|_| reserve(&*file, least))?;
+            let generous = least.max(MIN_GROWTH).min(capacity);
+            factory.reserve_blocks(&*file, generous).or_else(|_| factory.reserve_blocks(&*file, least))?;
             write_all_at(&*file, &bytes, 0)?;
             Ok(file)
         })();
@@ -284,22 +309,24 @@ impl Active {
         Ok(())
     }
 
-    /// Reserves blocks for `len` more bytes and `headroom` behind them.
-    fn allocate(&mut self, len: u64, headroom: u64) -> Result<()> {
+    /// Up to where blocks must be reserved for `len` more bytes, and `headroom` behind them as far as there is room.
+    fn wanted(&self, len: u64, headroom: u64) -> u64 {
         let least = self.end + len;
-        let wanted = (least + headroom).min(self.capacity.max(least));
-        if wanted <= self.allocated {
-            return Ok(());
-        }
+        (least + headroom).min(self.capacity.max(least))
+    }
+
+    /// Reserves blocks for `len` more bytes and `headroom` behind them.
+    fn allocate(&mut self, len: u64, headroom: u64, factory: &SegmentFactory) -> Result<()> {
+        let (least, wanted) = (self.end + len, self.wanted(len, headroom));
         let growth = self.allocated.clamp(MIN_GROWTH, MAX_GROWTH);
         let mut generous = (self.allocated + growth).max(wanted);
         if generous > POPULATE {
             generous = generous.next_multiple_of(POPULATE);
         }
         let generous = generous.min(self.capacity.max(wanted));
-        let reserved = match reserve(&*self.open.file, generous) {
+        let reserved = match factory.reserve_blocks(&*self.open.file, generous) {
             Ok(()) => Ok(generous),
-            Err(_) => reserve(&*self.open.file, wanted).map(|()| wanted),
+            Err(_) => factory.reserve_blocks(&*self.open.file, wanted).map(|()| wanted),
         };
         match reserved {
             Ok(allocated) => self.allocated = allocated,
@@ -307,14 +334,6 @@ impl Active {
             Err(e) => return Err(Error::os(format_args!("extend {}", self.open.segment.name()), &e)),
         }
         Ok(())
-    }
-}
-
-/// Reserves blocks where the file system can; elsewhere the write itself will tell that the disk is full.
-fn reserve(file: &dyn File, len: u64) -> std::io::Result<()> {
-    match file.allocate(len) {
-        Err(e) if e.kind() == std::io::ErrorKind::Unsupported => Ok(()),
-        other => other,
     }
 }
 

@@ -46,6 +46,8 @@ struct Candidate {
     file: Arc<dyn File>,
     /// What MANIFEST says of it.
     entry: Option<SegmentEntry>,
+    /// Its header cannot be read: what stands in `header` is made up.
+    header_lost: bool,
 }
 
 impl Chain {
@@ -59,23 +61,34 @@ impl Chain {
         info: &mut RecoveryInfo,
         hint_of: impl Fn((u64, u64), u64) -> Option<HintReader>,
     ) -> Result<Chain> {
-        let (candidates, mut behind) = find_candidates(manifest, storage, ids)?;
+        let candidates = find_candidates(manifest, storage, ids)?;
+        let mut behind = Vec::new();
         let mut links: Vec<Link> = Vec::new();
         let mut end = sealed_end;
+        let mut floor = i64::MIN;
         for (i, candidate) in candidates.iter().enumerate() {
-            let follows = links.last().is_some_and(|l| l.damaged > 0 && l.header.id == candidate.header.predecessor.id)
-                || continues(manifest, &candidate.header, end, links.is_empty())
+            let predecessor = candidate.header.predecessor;
+            let follows = links.last().is_some_and(|l| l.damaged > 0 && l.header.id == predecessor.id)
+                || !candidate.header_lost && continues(manifest, &candidate.header, end, links.is_empty())
                 || candidate.entry.is_some_and(|e| e.synced_len > 0);
-            if !follows {
+            // A sync mark in it, or in a later one, says that it has been synced, and all before it: if it does not
+            // follow, that is not a tear but damage.
+            if !follows && !any_mark(&candidates[i..])? {
                 behind.push(candidate.header.id);
                 continue;
             }
-            let link = take(manifest, candidate, &candidates[i + 1..], info, &hint_of)?;
+            if let (false, Some(before)) = (follows, links.last_mut()) {
+                before.damaged += 1;
+                info.damaged_records += 1;
+            }
+            floor = floor.max(least_timestamp(manifest, candidate).saturating_sub(1));
+            let link = take(manifest, candidate, &candidates[i + 1..], floor, info, &hint_of)?;
+            floor = link.scanned.iter().map(|e| e.timestamp).max().unwrap_or(floor).max(floor);
             end = Some(log_end(&link)?);
             links.push(link);
         }
         behind.sort_unstable_by(|a, b| b.cmp(a));
-        info.removed_segments = behind.len() as u64;
+        info.removed_segments += behind.len() as u64;
         for id in &behind {
             if let Some(file) = open(storage, &file_name(*id), false)? {
                 info.torn_bytes += bytes_beyond(&file_name(*id), &*file, 0)?.saturating_sub(HEADER_LEN as u64);
@@ -90,10 +103,9 @@ impl Chain {
     }
 }
 
-/// The files that may be part of the chain, in the order of their ids, and those that could have been, were
-/// their headers not lost.
-fn find_candidates(manifest: &Manifest, storage: &dyn Storage, ids: &[u64]) -> Result<(Vec<Candidate>, Vec<u64>)> {
-    let (mut candidates, mut lost) = (Vec::new(), Vec::new());
+/// The files that may be part of the chain, in the order of their ids.
+fn find_candidates(manifest: &Manifest, storage: &dyn Storage, ids: &[u64]) -> Result<Vec<Candidate>> {
+    let mut candidates = Vec::new();
     let unsealed = |id: u64| manifest.segments.iter().find(|e| e.id == id && !e.sealed).copied();
     for entry in manifest.segments.iter().filter(|e| !e.sealed && e.synced_len > 0) {
         if !ids.contains(&entry.id) {
@@ -109,19 +121,37 @@ fn find_candidates(manifest: &Manifest, storage: &dyn Storage, ids: &[u64]) -> R
         let Some(file) = open(storage, &name, false)? else {
             continue;
         };
-        let header = match &entry {
-            Some(entry) if entry.synced_len > 0 => Some(known_header(&*file, entry)?.0),
-            _ => read_header(&name, &*file)?.filter(|h| h.id == id),
+        let (header, header_lost) = match &entry {
+            Some(entry) if entry.synced_len > 0 => known_header(&*file, entry)?,
+            _ => match read_header(&name, &*file)?.filter(|h| h.id == id) {
+                Some(header) => (header, false),
+                None => (Header { id, identity: 0, role: Role::Log, predecessor: LogEnd::default() }, true),
+            },
         };
-        match header {
-            Some(header) if header.role == Role::Output => {}
-            Some(header) => candidates.push(Candidate { header, file, entry }),
-            // A crash between creating a file and writing its header leaves an orphan that holds nothing.
-            None if bytes_beyond(&name, &*file, 0)? == 0 => {}
-            None => lost.push(id),
+        // A crash between creating a file and writing its header leaves an orphan that holds nothing.
+        if header.role == Role::Log && !(header_lost && bytes_beyond(&name, &*file, 0)? == 0) {
+            candidates.push(Candidate { header, file, entry, header_lost });
         }
     }
-    Ok((candidates, lost))
+    Ok(candidates)
+}
+
+/// No record of this segment has a smaller timestamp.
+fn least_timestamp(manifest: &Manifest, candidate: &Candidate) -> i64 {
+    let listed = candidate.entry.map(|e| e.min_timestamp).filter(|&least| least < i64::MAX);
+    listed.unwrap_or(manifest.last_timestamp.saturating_add(1))
+}
+
+/// Whether there is a sync mark in any of these segments.
+fn any_mark(candidates: &[Candidate]) -> Result<bool> {
+    for candidate in candidates {
+        let name = file_name(candidate.header.id);
+        let len = candidate.file.len().map_err(|e| Error::os(format_args!("read {name}"), &e))?;
+        if Scanner::new(&name, Arc::clone(&candidate.file), HEADER_LEN as u64, len)?.last_mark()? > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Whether a segment takes up the log where it ends. `first`: the part before it is sealed, or there is none.
@@ -140,30 +170,31 @@ fn take(
     manifest: &Manifest,
     candidate: &Candidate,
     later: &[Candidate],
+    floor: i64,
     info: &mut RecoveryInfo,
     hint_of: impl Fn((u64, u64), u64) -> Option<HintReader>,
 ) -> Result<Link> {
-    let Candidate { header, file, entry } = candidate;
+    let Candidate { header, file, entry, header_lost } = candidate;
     let name = file_name(header.id);
     let file_len = file.len().map_err(|e| Error::os(format_args!("read {name}"), &e))?;
     let known = entry.map_or(0, |e| e.synced_len);
     let hint = if known > HEADER_LEN as u64 { hint_of((header.id, header.identity), known) } else { None };
     let start = if hint.is_some() { known.min(file_len) } else { HEADER_LEN as u64 };
-    let seed = manifest.hash_seed;
-    let mut scan = scan(&name, file, start, known, file_len, seed)?;
+    let rules = ScanRules { seed: manifest.hash_seed, order: Order::Log { floor } };
+    let mut scan = scan(&name, file, start, known, file_len, &rules)?;
     let cut_short =
         later.first().is_some_and(|l| l.header.predecessor.id == header.id && l.header.predecessor.len > scan.end);
     if scan.stopped_at_bad || cut_short || bytes_beyond(&name, &**file, scan.end)? > 0 {
         // A sync mark behind the bad place says that it had been synced: then it is no tear but rot.
         let synced = synced_by_marks(&name, file, scan.end, file_len, later)?;
         if synced > scan.end {
-            scan = self::scan(&name, file, start, synced, file_len, seed)?;
+            scan = self::scan(&name, file, start, synced, file_len, &rules)?;
         }
     }
     info.scanned_bytes += scan.end.saturating_sub(start);
     info.scanned_records += scan.entries.len() as u64;
     info.damaged_records += scan.damaged;
-    let mut damaged = scan.damaged;
+    let mut damaged = scan.damaged + *header_lost as u64;
     if file_len < known {
         info.damaged_records += 1;
         damaged += 1;
@@ -185,16 +216,13 @@ fn take(
 
 /// How much of a segment has been synced, as later sync marks tell; 0 if there is none.
 fn synced_by_marks(name: &str, file: &Arc<dyn File>, from: u64, file_len: u64, later: &[Candidate]) -> Result<u64> {
-    let mut synced = Scanner::new(name, Arc::clone(file), from, file_len)?.last_mark()?;
-    for candidate in later {
-        let name = file_name(candidate.header.id);
-        let len = candidate.file.len().map_err(|e| Error::os(format_args!("read {name}"), &e))?;
-        let mut scanner = Scanner::new(&name, Arc::clone(&candidate.file), HEADER_LEN as u64, len)?;
-        if scanner.last_mark()? > 0 {
-            synced = synced.max(later[0].header.predecessor.len.min(file_len));
-        }
+    let own = Scanner::new(name, Arc::clone(file), from, file_len)?.last_mark()?;
+    if later.is_empty() || !any_mark(later)? {
+        return Ok(own);
     }
-    Ok(synced)
+    let successor = &later[0];
+    let whole = if successor.header_lost { file_len } else { successor.header.predecessor.len.min(file_len) };
+    Ok(own.max(whole))
 }
 
 /// What a scan found.
@@ -207,6 +235,22 @@ pub(crate) struct Scan {
     stopped_at_bad: bool,
 }
 
+/// What is known of the records of a segment before they are read.
+pub(crate) struct ScanRules {
+    /// The key of the hash.
+    pub seed: [u64; 2],
+    pub order: Order,
+}
+
+/// The order of a segment's timestamps.
+#[derive(Clone, Copy)]
+pub(crate) enum Order {
+    /// Each is larger than the one before it, and the first is larger than this.
+    Log { floor: i64 },
+    /// Any order, none larger than this: the output of a compaction.
+    Output { ceiling: i64 },
+}
+
 /// Reads the records of a segment from `start` on. Bad places before `known` are passed over, the first behind it
 /// is the end.
 pub(crate) fn scan(
@@ -215,36 +259,53 @@ pub(crate) fn scan(
     start: u64,
     known: u64,
     file_len: u64,
-    seed: [u64; 2],
+    rules: &ScanRules,
 ) -> Result<Scan> {
     let mut scanner = Scanner::new(name, Arc::clone(file), start, file_len)?;
     let mut scan = Scan { entries: Vec::new(), end: start, damaged: 0, stopped_at_bad: false };
-    let mut newest = i64::MIN;
+    let mut newest = match rules.order {
+        Order::Log { floor } => floor,
+        Order::Output { ceiling } => ceiling.saturating_sub(1),
+    };
     loop {
-        let (at, bad) = match scanner.next()? {
+        let good_end = scanner.good_end();
+        let (at, bad, out_of_order) = match scanner.next()? {
             Item::Record { offset, len, head } => {
-                let (hash, tombstone) = (hash_key(seed, head.key).0, head.value_len.is_none());
-                newest = newest.max(head.timestamp);
-                scan.entries.push(HintEntry { hash, offset, len, timestamp: head.timestamp, tombstone });
-                continue;
+                let in_order = match rules.order {
+                    Order::Log { .. } => head.timestamp > newest,
+                    Order::Output { ceiling } => head.timestamp <= ceiling,
+                };
+                if in_order {
+                    if let Order::Log { .. } = rules.order {
+                        newest = head.timestamp;
+                    }
+                    let (hash, tombstone) = (hash_key(rules.seed, head.key).0, head.value_len.is_none());
+                    scan.entries.try_reserve(1).map_err(|_| Error::no_memory("a scan"))?;
+                    scan.entries.push(HintEntry { hash, offset, len, timestamp: head.timestamp, tombstone });
+                    continue;
+                }
+                // It only looks like one: part of a value, say, found after the frames before it were lost.
+                (offset, true, true)
             }
             Item::Mark(_) => continue,
-            Item::End => (scanner.at(), false),
-            Item::Bad(_) => (scanner.at(), true),
+            Item::End => (scanner.at(), false, false),
+            Item::Bad(_) => (scanner.at(), true, false),
         };
         if at >= known.min(file_len) {
-            scan.end = scanner.good_end();
+            scan.end = if out_of_order { good_end.min(at) } else { scanner.good_end() };
             scan.entries.retain(|e| e.offset < scan.end);
             scan.stopped_at_bad = bad;
             return Ok(scan);
         }
         scan.damaged += 1;
-        if let Some((len, key)) = scanner.skip_bad()? {
+        if out_of_order {
+            scanner.reject(at)?;
+        } else if let Some((len, key)) = scanner.skip_bad()? {
             // Whatever key this was, reading it is to say that its record is damaged, not that it is absent. Its
             // timestamp may be damaged too, but its place in the log tells which records are older.
-            let hash = hash_key(seed, &key).0;
-            let timestamp = newest.saturating_add(1);
-            scan.entries.push(HintEntry { hash, offset: at, len, timestamp, tombstone: false });
+            let hash = hash_key(rules.seed, &key).0;
+            newest = newest.saturating_add(1);
+            scan.entries.push(HintEntry { hash, offset: at, len, timestamp: newest, tombstone: false });
         }
     }
 }

@@ -41,7 +41,19 @@ pub(crate) struct Job {
 struct Input {
     segment: Arc<Segment>,
     slot: u32,
-    scanner: Scanner,
+    /// Open while the segment is read: a job may have more inputs than the process may have descriptors.
+    scanner: Option<Scanner>,
+}
+
+impl Input {
+    fn scanner(&mut self, engine: &Engine) -> Result<&mut Scanner> {
+        if self.scanner.is_none() {
+            let name = self.segment.name();
+            let file = engine.storage.open(name, false).map_err(|e| Error::os(format_args!("open {name}"), &e))?;
+            self.scanner = Some(Scanner::new(name, file, HEADER_LEN as u64, self.segment.len())?);
+        }
+        self.scanner.as_mut().ok_or_else(|| Error::new(Code::Internal, "no scanner"))
+    }
 }
 
 enum Stage {
@@ -95,10 +107,7 @@ impl Job {
         for segment in segments {
             let slot = table.slot_of(&segment);
             let slot = slot.ok_or_else(|| Error::new(Code::Internal, "a segment to compact is not live"))?;
-            let name = segment.name();
-            let file = engine.storage.open(name, false).map_err(|e| Error::os(format_args!("open {name}"), &e))?;
-            let scanner = Scanner::new(name, file, HEADER_LEN as u64, segment.len())?;
-            inputs.push(Input { segment, slot, scanner });
+            inputs.push(Input { segment, slot, scanner: None });
         }
         Ok(Job { inputs, stage: Stage::Copy(0), output: None, tombstones: Vec::new() })
     }
@@ -147,44 +156,33 @@ impl Job {
             self.stage = Stage::Copy(number + 1);
             return Ok(Progress::More);
         }
-        let mut done = 0;
-        let mut sets = Vec::with_capacity(LOOK_AHEAD);
+        let (mut done, mut ahead) = (0, Vec::with_capacity(LOOK_AHEAD));
         while done < budget {
-            let mut stopped = false;
-            while sets.len() < LOOK_AHEAD && !stopped {
-                match input.scanner.next() {
-                    Ok(Item::Record { offset, len, head }) => {
-                        done += len;
-                        let (timestamp, tombstone) = (head.timestamp, head.value_len.is_none());
-                        let hash = hash_key(engine.hash_seed, head.key);
-                        let entry = HintEntry { hash: hash.0, offset, len, timestamp, tombstone };
-                        if !tombstone {
-                            engine.index.prefetch(hash);
-                            sets.push(entry);
-                        } else if engine.locate(head.key, hash)?.1.is_none_or(|newer| newer.len == 0) {
-                            self.tombstones.push(Tombstone { entry, input: number, needed: false });
-                        }
-                    }
-                    Ok(Item::Mark(_)) => {}
-                    Ok(Item::End | Item::Bad(_)) => stopped = true,
-                    // It may work the next time, but is not to be tried for ever.
-                    Err(e) if e.code() == Code::Io && input.segment.note_failure() >= MOST_FAILURES => stopped = true,
-                    Err(e) => return Err(e),
-                }
-            }
-            for entry in sets.drain(..) {
+            let read = input.scanner(engine).and_then(|scanner| look_ahead(engine, scanner, &mut ahead));
+            let ended = match read {
+                Ok(ended) => ended,
+                // It may work the next time, but is not to be tried for ever.
+                Err(e) if e.code() == Code::Io && input.segment.note_failure() >= MOST_FAILURES => true,
+                Err(e) => return Err(e),
+            };
+            for entry in ahead.drain(..) {
+                done += entry.len;
                 let from = Position::new(input.slot, entry.offset, entry.len);
-                if is_at(engine, KeyHash(entry.hash), from)? {
-                    Output::of(&mut self.output, engine)?.take(&mut input.scanner, from, entry)?;
+                if entry.tombstone {
+                    self.tombstones.try_reserve(1).map_err(|_| Error::no_memory("compaction"))?;
+                    self.tombstones.push(Tombstone { entry, input: number, needed: false });
+                } else if is_at(engine, KeyHash(entry.hash), from)? {
+                    Output::of(&mut self.output, engine)?.take(input.scanner(engine)?, from, entry)?;
                 }
             }
-            if stopped && input.scanner.at() == input.segment.len() {
+            if ended {
+                let whole = input.scanner.take().is_some_and(|scanner| scanner.at() == input.segment.len());
+                if !whole {
+                    input.segment.quarantine();
+                    return Ok(Progress::Quarantined);
+                }
                 self.stage = Stage::Copy(number + 1);
                 return Ok(Progress::More);
-            }
-            if stopped {
-                input.segment.quarantine();
-                return Ok(Progress::Quarantined);
             }
         }
         Ok(Progress::More)
@@ -204,6 +202,8 @@ impl Job {
             }
         }
         self.tombstones.retain(|t| t.needed);
+        // In the order in which they can be read.
+        self.tombstones.sort_unstable_by_key(|t| (t.input, t.entry.offset));
     }
 
     fn copy_tombstone(&mut self, engine: &Engine, mut number: usize, budget: u64) -> Result<Progress> {
@@ -213,9 +213,12 @@ impl Job {
                 self.stage = Stage::Sync;
                 return Ok(Progress::More);
             };
+            if let Some(before) = t.input.checked_sub(1) {
+                self.inputs[..=before].iter_mut().for_each(|input| input.scanner = None);
+            }
             let input = &mut self.inputs[t.input];
             let from = Position::new(input.slot, t.entry.offset, t.entry.len);
-            Output::of(&mut self.output, engine)?.take(&mut input.scanner, from, t.entry)?;
+            Output::of(&mut self.output, engine)?.take(input.scanner(engine)?, from, t.entry)?;
             done += t.entry.len;
             number += 1;
             self.stage = Stage::CopyTombstones(number);
@@ -343,11 +346,35 @@ impl Output {
             }
         }
         // The order of the entries is that of `from`, so the hint gets a copy to sort.
-        let mut sorted = self.entries.clone();
+        let mut sorted = Vec::new();
+        sorted.try_reserve_exact(self.entries.len()).map_err(|_| Error::no_memory("a hint"))?;
+        sorted.extend_from_slice(&self.entries);
         engine.write_hint(&segment, &mut sorted);
         self.segment = Some(Arc::clone(&segment));
         engine.index.add_segment(segment)
     }
+}
+
+/// Reads some records: sets, which are soon looked up in the index, and tombstones that no newer record of their key has
+/// made useless. True at the end, or where no record can be read.
+fn look_ahead(engine: &Engine, scanner: &mut Scanner, ahead: &mut Vec<HintEntry>) -> Result<bool> {
+    for _ in 0..LOOK_AHEAD {
+        match scanner.next()? {
+            Item::Record { offset, len, head } => {
+                let (timestamp, tombstone) = (head.timestamp, head.value_len.is_none());
+                let hash = hash_key(engine.hash_seed, head.key);
+                if !tombstone {
+                    engine.index.prefetch(hash);
+                } else if engine.locate(head.key, hash)?.1.is_some_and(|newer| newer.len > 0) {
+                    continue;
+                }
+                ahead.push(HintEntry { hash: hash.0, offset, len, timestamp, tombstone });
+            }
+            Item::Mark(_) => {}
+            Item::End | Item::Bad(_) => return Ok(true),
+        }
+    }
+    Ok(false)
 }
 
 fn write_output(file: &dyn File, header: &Header, bytes: &[u8], at: u64) -> Result<()> {
@@ -362,7 +389,7 @@ fn is_at(engine: &Engine, hash: KeyHash, position: Position) -> Result<bool> {
 /// Marks the tombstones, sorted by hash, that hide a record of `other`. Where that cannot be told, all of them.
 fn mark_needed(engine: &Engine, other: &Segment, tombstones: &mut [Tombstone]) {
     let names = (other.id(), other.identity());
-    let hint = HintReader::open(&*engine.storage, names, engine.hash_seed).filter(|h| h.covered() == other.len());
+    let hint = HintReader::open(&engine.storage, names, engine.hash_seed).filter(|h| h.covered() == other.len());
     let told = hint.and_then(|hint| mark_by_hint(hint, tombstones).ok());
     if told != Some(true) {
         tombstones.iter_mut().filter(|t| t.entry.timestamp > other.min_timestamp()).for_each(|t| t.needed = true);
@@ -386,7 +413,7 @@ fn mark_by_hint(mut hint: HintReader, tombstones: &mut [Tombstone]) -> Result<bo
 /// Bytes of the segment's tombstones that hide no record of any other segment: they have become garbage.
 pub(crate) fn useless_tombstones(engine: &Engine, segment: &Arc<Segment>) -> Result<u64> {
     let names = (segment.id(), segment.identity());
-    let Some(mut hint) = HintReader::open(&*engine.storage, names, engine.hash_seed) else {
+    let Some(mut hint) = HintReader::open(&engine.storage, names, engine.hash_seed) else {
         return Ok(0);
     };
     let mut tombstones = Vec::new();

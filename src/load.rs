@@ -5,13 +5,17 @@
 
 use std::sync::Arc;
 
+use crate::MAX_KEY_LEN;
 use crate::engine::hash_key;
-use crate::error::Result;
+use crate::error::{Code, Error, Result};
 use crate::index::{Index, KeyHash, Position, Shard};
 use crate::log::header::HEADER_LEN;
 use crate::log::hint::{HintEntry, HintReader};
 use crate::log::record::Head;
 use crate::log::segment::Segment;
+
+/// From so many sources on, memory for reading them is to be saved.
+const MANY: usize = 128;
 
 /// The records of one segment: of its first part from a hint, of the rest from a scan.
 pub(crate) struct Source {
@@ -39,21 +43,29 @@ impl Source {
 
     /// Moves all entries up to the end of a shard to `out`.
     fn take_shard(&mut self, shard: u64, from: usize, out: &mut Vec<(usize, HintEntry)>) -> Result<()> {
-        if let Some(hint) = &mut self.hint {
-            while let Some(entry) = hint.peek()?.filter(|e| e.hash >> 56 <= shard) {
-                if entry.offset < HEADER_LEN as u64 || entry.offset.saturating_add(entry.len) > hint.covered() {
-                    self.rotten = true;
-                    self.hint = None;
-                    break;
-                }
-                hint.advance();
-                self.bytes += entry.len;
-                out.push((from, entry));
+        while let Some(hint) = &mut self.hint {
+            let entry = match hint.peek() {
+                Ok(Some(entry)) if entry.hash >> 56 <= shard => entry,
+                Ok(_) => break,
+                Err(e) if e.code() == Code::NoMemory => return Err(e),
+                Err(_) => HintEntry { hash: 0, offset: 0, len: 0, timestamp: 0, tombstone: false },
+            };
+            // A hint that cannot be read, or says what cannot be, is as good as none.
+            let end = entry.offset.saturating_add(entry.len);
+            if entry.offset < HEADER_LEN as u64 || end > hint.covered() || end > Position::MAX_END {
+                self.rotten = true;
+                self.hint = None;
+                break;
             }
+            hint.advance();
+            self.bytes += entry.len;
+            out.try_reserve(1).map_err(|_| Error::no_memory("the index"))?;
+            out.push((from, entry));
         }
         while let Some(entry) = self.scanned.get(self.taken).filter(|e| e.hash >> 56 <= shard) {
             self.taken += 1;
             self.bytes += entry.len;
+            out.try_reserve(1).map_err(|_| Error::no_memory("the index"))?;
             out.push((from, *entry));
         }
         Ok(())
@@ -64,6 +76,9 @@ impl Source {
 /// was put into the index is worth nothing if there is any.
 pub(crate) fn fill(index: &Index, seed: [u64; 2], sources: &mut [Source]) -> Result<(i64, Vec<usize>)> {
     let mut entries: Vec<(usize, HintEntry)> = Vec::new();
+    if sources.len() > MANY {
+        sources.iter_mut().filter_map(|source| source.hint.as_mut()).for_each(HintReader::read_less);
+    }
     let mut last_timestamp = i64::MIN;
     for shard in 0..256 {
         entries.clear();
@@ -83,7 +98,7 @@ pub(crate) fn fill(index: &Index, seed: [u64; 2], sources: &mut [Source]) -> Res
     }
     let mut rotten = Vec::new();
     for (i, source) in sources.iter_mut().enumerate() {
-        let intact = source.hint.take().map_or(Ok(true), HintReader::finish)?;
+        let intact = source.hint.take().is_none_or(|hint| hint.finish().unwrap_or(false));
         if source.rotten || !intact {
             rotten.push(i);
         }
@@ -126,8 +141,11 @@ fn settle(shard: &mut Shard, source: &Source, entry: &HintEntry, newest: bool) -
 
 /// A record's key, which may be damaged; `None` if it cannot be read.
 fn read_key(segment: &Segment, entry: &HintEntry) -> Option<Vec<u8>> {
-    let len = entry.len.min(Head::max_len(crate::MAX_KEY_LEN) as u64) as usize;
-    let mut bytes = vec![0; len];
+    const KEY_LEN_AT: usize = 16;
+    let mut fixed = [0; KEY_LEN_AT + 8];
+    segment.read_exact(&mut fixed, entry.offset).ok()?;
+    let key_len = usize::try_from(u64::from_le_bytes(*fixed.last_chunk()?)).ok()?;
+    let mut bytes = vec![0; Head::max_len(key_len.min(MAX_KEY_LEN)).min(entry.len as usize)];
     segment.read_exact(&mut bytes, entry.offset).ok()?;
     Head::parse(&bytes, entry.len).map(|head| head.key.to_vec())
 }

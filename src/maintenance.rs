@@ -24,6 +24,10 @@ const LEAST_SLICE: u64 = 4 << 10;
 const LOOK_EVERY: u64 = 32 << 10;
 /// The log may exceed twice the live bytes and the threshold by this before writers are slowed.
 const SLACK: u64 = 24 << 20;
+/// A compaction takes on at most so many segments.
+const MOST_INPUTS: usize = 64;
+/// From so many segments on that wait to be synced and sealed, writers are slowed; at twice as many they do it.
+const BACKLOG: usize = 16;
 /// A live database of many small segments is merged when there are so many.
 const MERGE_COUNT: usize = 8;
 /// After so much new garbage writers look whether the log has outgrown its limit.
@@ -103,10 +107,10 @@ impl Maintenance {
         *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
     }
 
-    /// Waits until the store is closed or the time is over, whatever work there is.
+    /// Waits until the store is closed, writers are held back, or the time is over.
     fn rest(&self, time: Duration) {
         let wanted = lock(&self.wanted);
-        let waited = self.wake.wait_timeout_while(wanted, time, |_| !self.stopped());
+        let waited = self.wake.wait_timeout_while(wanted, time, |_| !self.stopped() && !self.brake.load(Relaxed));
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -136,7 +140,7 @@ impl Maintenance {
     #[inline]
     pub(crate) fn after_write(&self, engine: &Engine, written: &Written) {
         let look = written.garbage_before / LOOK_EVERY != written.garbage / LOOK_EVERY;
-        if look || written.rotated != written.rotated_before || !engine.options.background {
+        if look || written.backlog != written.backlog_before || !engine.options.background {
             self.look_after(engine, written, look);
         }
     }
@@ -144,13 +148,18 @@ impl Maintenance {
     fn look_after(&self, engine: &Engine, written: &Written, look: bool) {
         if engine.options.background {
             // The thread may be busy with a long sync: the writers notice themselves that it falls behind.
-            if written.garbage_before / BRAKE_EVERY != written.garbage / BRAKE_EVERY && engine.log_over_limit() {
+            let garbage = written.garbage_before / BRAKE_EVERY != written.garbage / BRAKE_EVERY;
+            if garbage && engine.log_over_limit() || written.backlog >= BACKLOG {
                 self.brake.store(true, Relaxed);
             }
             self.wake();
+            if written.backlog >= 2 * BACKLOG {
+                // Each of them has a descriptor open, of which there are not many.
+                let _ = self.lock().step(engine, LEAST_SLICE, Goal::Automatic);
+            }
             return;
         }
-        let due = look || written.rotated > 0 || engine.options.sync == SyncLevel::Interval;
+        let due = look || written.backlog > 0 || engine.options.sync == SyncLevel::Interval;
         let Some(mut maintainer) = self.try_lock() else { return };
         if due || maintainer.unfinished {
             // A failure of this work is not one of the write, which has succeeded: it will be tried again.
@@ -230,27 +239,23 @@ impl Maintainer {
         }
         self.collect_retired(engine);
         // While nothing can be won by waiting, nobody is to wait.
-        let brake = matches!(result, Ok(true)) && engine.log_over_limit();
+        let brake = matches!(result, Ok(true)) && engine.log_over_limit() || engine.backlog() >= BACKLOG;
         engine.maintenance.brake.store(brake, Relaxed);
         result
     }
 
     fn step_without_brake(&mut self, engine: &Engine, budget: u64, goal: Goal) -> Result<bool> {
         if engine.commit.poisoned() {
-            return Ok(false);
+            return Err(crate::sync::poisoned());
         }
         self.sync_at_interval(engine)?;
         let (rotated, synced) = {
             let appender = engine.appender()?;
             (!appender.rotated.is_empty(), !appender.synced.is_empty())
         };
-        if rotated {
+        if rotated || synced {
             engine.sync_rotated()?;
-            return Ok(true);
-        }
-        if synced {
             engine.seal_synced()?;
-            return Ok(true);
         }
         if self.job.is_some() {
             return self.step_job(engine, budget).map(|()| true);
@@ -353,7 +358,7 @@ impl Maintainer {
         }
         let all_wanted = wanted.clone();
         let mut live = 0;
-        let fitting = wanted.iter().take_while(|s| {
+        let fitting = wanted.iter().take(MOST_INPUTS).take_while(|s| {
             live += s.len() - s.dead();
             live <= engine.options.segment_size
         });
@@ -429,9 +434,16 @@ impl Engine {
             .fold((0, 0), |(log, live), s| (log + s.len(), live + s.len().saturating_sub(s.dead() + HEADER_LEN as u64)))
     }
 
+    /// How many segments wait to be synced and sealed.
+    fn backlog(&self) -> usize {
+        self.appender().map_or(0, |appender| appender.backlog())
+    }
+
     fn log_over_limit(&self) -> bool {
         let (log, live) = self.log_and_live();
-        log > self.options.compact_threshold.saturating_add(2 * live + SLACK)
+        // With the default ratio, twice what is live.
+        let live_share = 100 - self.options.garbage_percent.min(99) as u64;
+        log > self.options.compact_threshold.saturating_add(live * 100 / live_share.min(50) + SLACK)
     }
 
     /// Whether the active segment should give way early, so that a small database stays small.

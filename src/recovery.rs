@@ -8,10 +8,10 @@
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::append::{Appender, OpenSegment, SegmentFactory};
-use crate::chain::{Chain, Link};
+use crate::chain::{self, Chain, Link, Order, ScanRules};
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::fork::Birthplace;
@@ -25,7 +25,7 @@ use crate::log::segment::{FileCache, Segment, State, file_name};
 use crate::options::{IoPath, Options};
 use crate::reserve::{self, Reserve};
 use crate::stats::RecoveryInfo;
-use crate::storage::real::{RealStorage, create_dir};
+use crate::storage::real::{RealStorage, create_dir, sync_parent};
 use crate::storage::{File, Storage, read_exact_at, write_all_at};
 
 const LOCK: &str = "LOCK";
@@ -47,8 +47,13 @@ pub(crate) fn open_directory(path: &Path, options: &Options) -> Result<Arc<dyn S
         }
         Err(e) => return Err(os(e)),
     }
-    let storage: Arc<dyn Storage> = Arc::new(RealStorage::open(path).map_err(os)?);
-    Ok(storage)
+    let storage = RealStorage::open(path).map_err(os)?;
+    let manifest = storage.open(manifest::NAME, false);
+    if !options.read_only && manifest.is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+        // Whoever made the directory may have died before its name was durable.
+        sync_parent(path).map_err(os)?;
+    }
+    Ok(Arc::new(storage))
 }
 
 /// Opens the database that a storage holds, restoring what is there. The lock is held.
@@ -63,20 +68,25 @@ pub(crate) fn open_engine(storage: &Arc<dyn Storage>, options: &Options, birthpl
     };
     let mapped = options.io == IoPath::Auto && storage.reserves_blocks();
     let mut without_hint = HashSet::new();
+    let mut before = RecoveryInfo { clean: true, ..RecoveryInfo::default() };
     loop {
         let factory = Arc::new(SegmentFactory {
             storage: Arc::clone(storage),
             cache: Arc::new(FileCache::new(Arc::clone(storage))),
             mapped,
+            cannot_reserve: AtomicBool::new(false),
             segment_size: options.segment_size,
             next_id: AtomicU64::new(manifest.next_id),
             reserve: Reserve::default(),
         });
         let recovery =
             Recovery { options, manifest: &manifest, factory, index: Index::new()?, without_hint: &without_hint };
-        match recovery.run(birthplace)? {
+        match recovery.run(birthplace, &before)? {
             Outcome::Opened(engine) => return Ok(*engine),
-            Outcome::RottenHints(ids) => without_hint.extend(ids),
+            Outcome::RottenHints(ids, info) => {
+                without_hint.extend(ids);
+                before = info;
+            }
         }
     }
 }
@@ -125,7 +135,7 @@ fn create(storage: &dyn Storage) -> Result<Manifest> {
 enum Outcome {
     Opened(Box<Engine>),
     /// These segments' hints cannot be trusted: start over without them.
-    RottenHints(Vec<u64>),
+    RottenHints(Vec<u64>, RecoveryInfo),
 }
 
 struct Recovery<'a> {
@@ -137,8 +147,10 @@ struct Recovery<'a> {
 }
 
 impl Recovery<'_> {
-    fn run(self, birthplace: Birthplace) -> Result<Outcome> {
-        let mut info = RecoveryInfo { clean: true, ..RecoveryInfo::default() };
+    fn run(self, birthplace: Birthplace, before: &RecoveryInfo) -> Result<Outcome> {
+        // What an earlier round has cut away is gone by now.
+        let RecoveryInfo { clean, torn_bytes, removed_segments, orphan_files, .. } = *before;
+        let mut info = RecoveryInfo { clean, torn_bytes, removed_segments, orphan_files, ..RecoveryInfo::default() };
         let mut sources = Vec::new();
         for entry in self.manifest.segments.iter().filter(|e| e.sealed) {
             sources.push(self.take_sealed(entry, &mut info)?);
@@ -161,7 +173,8 @@ impl Recovery<'_> {
         }
         let (newest, rotten) = load::fill(&self.index, self.manifest.hash_seed, &mut sources)?;
         if !rotten.is_empty() {
-            return Ok(Outcome::RottenHints(rotten.iter().map(|&i| sources[i].segment.id()).collect()));
+            let ids = rotten.iter().map(|&i| sources[i].segment.id()).collect();
+            return Ok(Outcome::RottenHints(ids, info));
         }
         info.rejected_hints += self.without_hint.len() as u64;
         let last_timestamp = newest.max(self.manifest.last_timestamp);
@@ -191,7 +204,12 @@ impl Recovery<'_> {
         let mut scanned = Vec::new();
         if hint.is_none() {
             info.rejected_hints += 1;
-            let scan = crate::chain::scan(&name, &file, HEADER_LEN as u64, len, len, self.manifest.hash_seed)?;
+            let order = match entry.role {
+                Role::Log => Order::Log { floor: entry.min_timestamp.saturating_sub(1) },
+                Role::Output => Order::Output { ceiling: self.manifest.last_timestamp },
+            };
+            let rules = ScanRules { seed: self.manifest.hash_seed, order };
+            let scan = chain::scan(&name, &file, HEADER_LEN as u64, len, len, &rules)?;
             info.scanned_bytes += len;
             info.scanned_records += scan.entries.len() as u64;
             info.damaged_records += scan.damaged;
@@ -216,7 +234,7 @@ impl Recovery<'_> {
         if self.without_hint.contains(&segment.0) {
             return None;
         }
-        let hint = HintReader::open(&*self.factory.storage, segment, self.manifest.hash_seed)?;
+        let hint = HintReader::open(&self.factory.storage, segment, self.manifest.hash_seed)?;
         (hint.covered() == covered).then_some(hint)
     }
 
@@ -230,6 +248,10 @@ impl Recovery<'_> {
             file = open(&*self.factory.storage, &name, true)?
                 .ok_or_else(|| Error::corrupt(&name, 0, "the file is gone"))?;
             rewrite(&*file, link.synced, link.end).map_err(|e| Error::os(format_args!("rewrite {name}"), &e))?;
+        }
+        if appendable {
+            let reserved = self.factory.reserve_blocks(&*file, link.end);
+            reserved.map_err(|e| Error::os(format_args!("reserve the blocks of {name}"), &e))?;
         }
         let map_len = if appendable { self.options.segment_size } else { link.end };
         let io = self.factory.io(&*file, map_len, appendable);
@@ -287,7 +309,7 @@ impl Recovery<'_> {
             cut(file).map_err(|e| Error::os(format_args!("cut the torn end of {name}"), &e))?;
         }
         if self.files()?.iter().any(|name| name == reserve::NAME) {
-            self.factory.reserve.adopt();
+            self.factory.reserve.adopt(&*self.factory.storage);
         }
         for name in self.orphans(ids, chain)? {
             remove(&name)?;

@@ -38,8 +38,12 @@ impl Reserve {
     }
 
     /// Takes over the space that an earlier handle kept.
-    pub(crate) fn adopt(&self) {
+    pub(crate) fn adopt(&self, storage: &dyn Storage) {
+        let kept = storage.open(NAME, false).and_then(|file| file.len());
         self.held.store(true, Release);
+        if !kept.is_ok_and(|len| len > 0) {
+            self.release(storage);
+        }
     }
 
     /// Gives the space to whoever calls, who does the work that makes more. False if there is none.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::append::OpenSegment;
-use crate::chain;
+use crate::chain::{self, Order, ScanRules};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::log::header::HEADER_LEN;
+use crate::log::header::{HEADER_LEN, Role};
 use crate::log::hint::{self, HintEntry};
 use crate::log::segment::{Segment, SegmentIo, State};
 use crate::sync::poisoned;
@@ -46,7 +46,8 @@ impl Engine {
         self.seal_synced()?;
         let active = self.appender()?.active().cloned();
         // The length in MANIFEST counts, not what is synced: a sync tells MANIFEST nothing.
-        let changed = active.filter(|open| open.segment.len() > open.segment.listed());
+        let has_tail = |open: &OpenSegment| open.file.len().is_ok_and(|len| len > open.segment.len());
+        let changed = active.filter(|open| open.segment.len() > open.segment.listed() || has_tail(open));
         if let Some(open) = &changed {
             self.trim(open)?;
             open.segment.set_hinted(false);
@@ -71,7 +72,11 @@ impl Engine {
         let Ok(file) = self.storage.open(name, false) else {
             return;
         };
-        match chain::scan(name, &file, HEADER_LEN as u64, len, len, self.hash_seed) {
+        let order = match segment.role() {
+            Role::Log => Order::Log { floor: i64::MIN },
+            Role::Output => Order::Output { ceiling: i64::MAX },
+        };
+        match chain::scan(name, &file, HEADER_LEN as u64, len, len, &ScanRules { seed: self.hash_seed, order }) {
             Ok(mut scan) if scan.damaged == 0 => self.write_hint(segment, &mut scan.entries),
             Ok(_) => segment.quarantine(),
             Err(_) => {}

@@ -37,6 +37,16 @@ impl GroupCommit {
     }
 }
 
+/// The time in which a thread syncs for all.
+struct Turn<'a>(&'a GroupCommit);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.lock().busy = false;
+        self.0.changed.notify_all();
+    }
+}
+
 /// The error of every write after a failed sync.
 #[cold]
 pub(crate) fn poisoned() -> Error {
@@ -85,14 +95,12 @@ impl Engine {
         }
         progress.busy = true;
         drop(progress);
-        let result = self.sync_once(with_active);
+        // Whatever happens in it, the others are not to wait for ever.
+        let _turn = Turn(&self.commit);
+        let synced = self.sync_once(with_active)?;
         let mut progress = self.commit.lock();
-        progress.busy = false;
-        if let Ok(Some(synced)) = result {
-            progress.synced = progress.synced.max(synced);
-        }
-        self.commit.changed.notify_all();
-        result.map(drop)
+        progress.synced = progress.synced.max(synced.unwrap_or(0));
+        Ok(())
     }
 
     /// Syncs what the log holds now, oldest first. Returns how far that is, if the active segment was included.

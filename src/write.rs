@@ -23,8 +23,8 @@ pub(crate) struct Written {
     pub garbage_before: u64,
     pub garbage: u64,
     /// Segments waiting to be synced and sealed.
-    pub rotated_before: usize,
-    pub rotated: usize,
+    pub backlog_before: usize,
+    pub backlog: usize,
 }
 
 impl Engine {
@@ -82,10 +82,10 @@ impl Engine {
         found: (u64, Option<Entry>),
     ) -> Result<Written> {
         let mut appender = self.appender()?;
-        let (garbage_before, rotated_before) = (appender.garbage, appender.rotated.len());
+        let (garbage_before, backlog_before) = (appender.garbage, appender.backlog());
         let existed = self.write_locked(&mut appender, key, value, hash, found)?.is_some();
-        let Appender { appended, garbage, ref rotated, .. } = *appender;
-        Ok(Written { existed, appended, garbage_before, garbage, rotated_before, rotated: rotated.len() })
+        let (appended, garbage, backlog) = (appender.appended, appender.garbage, appender.backlog());
+        Ok(Written { existed, appended, garbage_before, garbage, backlog_before, backlog })
     }
 
     /// Under the append lock. Nothing has changed unless it succeeds. Returns the entry that was replaced.

@@ -11,13 +11,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 const UNIT: usize = 16 << 10;
 const BLOCK: usize = 2 << 20;
 const UNITS: u32 = (BLOCK / UNIT) as u32;
-/// Smaller pieces of memory come from the allocator: an index of those fits into the caches anyway.
-const LEAST: usize = UNIT;
+/// Pieces up to this come from the allocator: an index of those fits into the caches anyway.
+const LEAST: usize = 24 << 10;
 /// Larger ones do too; there are hardly any.
 const MOST: usize = 4 * UNIT;
 
-/// All blocks of the process.
-static BLOCKS: Mutex<Vec<Block>> = Mutex::new(Vec::new());
+/// The blocks of one index. Not of the process: a forked child may find a lock of the process taken for ever.
+#[derive(Default)]
+pub(crate) struct Arena {
+    blocks: Mutex<Vec<Block>>,
+}
 
 struct Block {
     base: NonNull<u8>,
@@ -25,12 +28,15 @@ struct Block {
     taken: u128,
 }
 
-// SAFETY: a block is plain memory that is reached through the mutex alone; who is given units of it owns them.
+// SAFETY: a block is plain memory that is reached through its arena's mutex alone; who is given units of it owns them.
 unsafe impl Send for Block {}
 
 impl Block {
     /// Takes `count` units in a row, if there are such.
     fn take(&mut self, count: u32) -> Option<NonNull<u8>> {
+        if UNITS - self.taken.count_ones() < count {
+            return None;
+        }
         let run = (1u128 << count) - 1;
         let at = (0..=UNITS - count).find(|at| self.taken & run << at == 0)?;
         self.taken |= run << at;
@@ -39,57 +45,60 @@ impl Block {
     }
 }
 
-/// Zeroed memory of this layout, or `None` if there is no more.
-pub(super) fn allocate(layout: Layout) -> Option<NonNull<u8>> {
-    if !from_blocks(layout) {
-        // SAFETY: no layout of the index is empty.
-        return NonNull::new(unsafe { alloc_zeroed(layout) });
-    }
-    let count = layout.size().div_ceil(UNIT) as u32;
-    let mut blocks = lock();
-    let memory = match blocks.iter_mut().find_map(|block| block.take(count)) {
-        Some(memory) => memory,
-        None => {
-            blocks.try_reserve(1).ok()?;
-            let mut block = Block { base: system::map_block()?, taken: 0 };
-            let memory = block.take(count)?;
-            blocks.push(block);
-            memory
+impl Arena {
+    /// Zeroed memory of this layout, or `None` if there is no more.
+    pub(super) fn allocate(&self, layout: Layout) -> Option<NonNull<u8>> {
+        if !from_blocks(layout) {
+            // SAFETY: no layout of the index is empty.
+            return NonNull::new(unsafe { alloc_zeroed(layout) });
         }
-    };
-    drop(blocks);
-    // SAFETY: the units have just been taken, so nobody else has them.
-    unsafe { memory.write_bytes(0, layout.size()) };
-    Some(memory)
-}
-
-/// Gives memory back.
-///
-/// # Safety
-/// It came from `allocate` with this layout, and nobody uses it any more.
-pub(super) unsafe fn release(memory: NonNull<u8>, layout: Layout) {
-    if !from_blocks(layout) {
-        // SAFETY: it came from `alloc_zeroed` with this layout.
-        return unsafe { dealloc(memory.as_ptr(), layout) };
+        let count = layout.size().div_ceil(UNIT) as u32;
+        let mut blocks = self.lock();
+        // The youngest block is the one that is not full.
+        let memory = match blocks.iter_mut().rev().find_map(|block| block.take(count)) {
+            Some(memory) => memory,
+            None => {
+                blocks.try_reserve(1).ok()?;
+                let mut block = Block { base: system::map_block()?, taken: 0 };
+                let memory = block.take(count)?;
+                blocks.push(block);
+                memory
+            }
+        };
+        drop(blocks);
+        // SAFETY: the units have just been taken, so nobody else has them.
+        unsafe { memory.write_bytes(0, layout.size()) };
+        Some(memory)
     }
-    let mut blocks = lock();
-    let base = memory.as_ptr() as usize & !(BLOCK - 1);
-    let Some(number) = blocks.iter().position(|b| b.base.as_ptr() as usize == base) else { return };
-    let block = &mut blocks[number];
-    let (at, count) = ((memory.as_ptr() as usize - base) / UNIT, layout.size().div_ceil(UNIT));
-    block.taken &= !(((1u128 << count) - 1) << at);
-    if block.taken == 0 {
-        let block = blocks.swap_remove(number);
-        system::unmap_block(block.base);
+
+    /// Gives memory back.
+    ///
+    /// # Safety
+    /// It came from this arena's `allocate` with this layout, and nobody uses it any more.
+    pub(super) unsafe fn release(&self, memory: NonNull<u8>, layout: Layout) {
+        if !from_blocks(layout) {
+            // SAFETY: it came from `alloc_zeroed` with this layout.
+            return unsafe { dealloc(memory.as_ptr(), layout) };
+        }
+        let mut blocks = self.lock();
+        let base = memory.as_ptr() as usize & !(BLOCK - 1);
+        let Some(number) = blocks.iter().position(|b| b.base.as_ptr() as usize == base) else { return };
+        let block = &mut blocks[number];
+        let (at, count) = ((memory.as_ptr() as usize - base) / UNIT, layout.size().div_ceil(UNIT));
+        block.taken &= !(((1u128 << count) - 1) << at);
+        if block.taken == 0 {
+            let block = blocks.swap_remove(number);
+            system::unmap_block(block.base);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Block>> {
+        self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn from_blocks(layout: Layout) -> bool {
     cfg!(not(miri)) && layout.size() > LEAST && layout.size() <= MOST
-}
-
-fn lock() -> MutexGuard<'static, Vec<Block>> {
-    BLOCKS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 mod system {
@@ -129,11 +138,12 @@ mod tests {
 
     #[test]
     fn pieces_are_zeroed_aligned_and_apart() {
+        let arena = Arena::default();
         let sizes = [64, 16 << 10, 32 << 10, 48 << 10, 64 << 10, 100 << 10];
         let mut pieces = Vec::new();
         for n in 0..600usize {
             let layout = Layout::from_size_align(sizes[n % sizes.len()], 64).unwrap();
-            let memory = allocate(layout).unwrap();
+            let memory = arena.allocate(layout).unwrap();
             assert_eq!(memory.as_ptr() as usize % 64, 0);
             // SAFETY: just allocated with this size.
             let bytes = unsafe { std::slice::from_raw_parts_mut(memory.as_ptr(), layout.size()) };
@@ -145,7 +155,7 @@ mod tests {
                 // SAFETY: allocated with this layout and still ours; released once.
                 unsafe {
                     assert!(std::slice::from_raw_parts(memory.as_ptr(), layout.size()).iter().all(|&b| b == fill));
-                    release(memory, layout);
+                    arena.release(memory, layout);
                 }
             }
         }
@@ -153,8 +163,9 @@ mod tests {
             // SAFETY: as above.
             unsafe {
                 assert!(std::slice::from_raw_parts(memory.as_ptr(), layout.size()).iter().all(|&b| b == fill));
-                release(memory, layout);
+                arena.release(memory, layout);
             }
         }
+        assert!(arena.lock().is_empty());
     }
 }

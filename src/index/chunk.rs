@@ -8,9 +8,10 @@
 
 use std::alloc::Layout;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::*, fence};
 
-use super::arena;
+use super::arena::Arena;
 use super::position::Position;
 use crate::error::{Error, Result};
 
@@ -31,6 +32,8 @@ struct Prelude {
     entries: u32,
     /// How many of the tag's top bits all entries have in common.
     depth: u32,
+    /// Where the memory comes from.
+    arena: Arc<Arena>,
 }
 
 /// The most buckets of a chunk that can still be split.
@@ -47,12 +50,20 @@ unsafe impl Sync for Chunk {}
 
 impl Chunk {
     /// An empty chunk.
-    pub(crate) fn new(buckets: u32, depth: u32) -> Result<Chunk> {
-        let memory = arena::allocate(layout(buckets)).ok_or_else(|| Error::no_memory("the index"))?;
+    pub(crate) fn new(arena: &Arc<Arena>, buckets: u32, depth: u32) -> Result<Chunk> {
+        let memory = arena.allocate(layout(buckets)).ok_or_else(|| Error::no_memory("the index"))?;
         let prelude = memory.cast::<Prelude>();
         // SAFETY: freshly allocated with the alignment and at least the size of a prelude; all-zero buckets are
         // empty buckets.
-        unsafe { prelude.write(Prelude { references: AtomicU32::new(1), buckets, entries: 0, depth }) };
+        unsafe {
+            prelude.write(Prelude {
+                references: AtomicU32::new(1),
+                buckets,
+                entries: 0,
+                depth,
+                arena: Arc::clone(arena),
+            })
+        };
         Ok(Chunk(prelude))
     }
 
@@ -61,7 +72,7 @@ impl Chunk {
         if self.prelude().references.load(Acquire) == 1 {
             return Ok(());
         }
-        let copy = Chunk::new(self.prelude().buckets, self.prelude().depth)?;
+        let copy = Chunk::new(&self.prelude().arena, self.prelude().buckets, self.prelude().depth)?;
         let count = self.prelude().buckets as usize;
         // SAFETY: both chunks have `count` buckets, `copy` is new and so apart from `self`, and nobody
         // changes a shared chunk.
@@ -161,7 +172,7 @@ impl Chunk {
 
     /// A larger chunk with the same entries.
     pub(crate) fn grown(&self) -> Result<Chunk> {
-        let mut larger = Chunk::new(next_size(self.prelude().buckets), self.prelude().depth)?;
+        let mut larger = Chunk::new(&self.prelude().arena, next_size(self.prelude().buckets), self.prelude().depth)?;
         self.for_each(|tag, position| larger.insert(tag, position));
         Ok(larger)
     }
@@ -179,8 +190,8 @@ impl Chunk {
             }
             size
         };
-        let mut low = Chunk::new(size_for(self.entries() - ones), depth)?;
-        let mut high = Chunk::new(size_for(ones), depth)?;
+        let mut low = Chunk::new(&self.prelude().arena, size_for(self.entries() - ones), depth)?;
+        let mut high = Chunk::new(&self.prelude().arena, size_for(ones), depth)?;
         self.for_each(|tag, position| if tag & bit == 0 { &mut low } else { &mut high }.insert(tag, position));
         Ok((low, high))
     }
@@ -253,8 +264,12 @@ impl Drop for Chunk {
         if self.prelude().references.fetch_sub(1, Release) == 1 {
             fence(Acquire);
             let layout = layout(self.prelude().buckets);
-            // SAFETY: allocated with this very layout, and this was the last reference.
-            unsafe { arena::release(self.0.cast(), layout) };
+            // SAFETY: this was the last reference, so the prelude is never used again; its memory outlives the arena's
+            // handle that is taken out of it, and was allocated there with this very layout.
+            unsafe {
+                let prelude = self.0.read();
+                prelude.arena.release(self.0.cast(), layout);
+            }
         }
     }
 }
@@ -357,7 +372,7 @@ mod tests {
     fn behaves_like_a_map_through_growth_and_splits() {
         for mask in [u32::MAX, 0xffff_0003, 0x8000_0001] {
             let mut seed = mask as u64;
-            let mut chunks = [Chunk::new(1, 0).unwrap()];
+            let mut chunks = [Chunk::new(&Arc::default(), 1, 0).unwrap()];
             let mut model: HashMap<u64, u32> = HashMap::new();
             for step in 0..20_000u64 {
                 let r = random(&mut seed);
@@ -390,7 +405,7 @@ mod tests {
 
     #[test]
     fn a_shared_chunk_is_copied_before_it_changes() {
-        let mut chunk = Chunk::new(4, 0).unwrap();
+        let mut chunk = Chunk::new(&Arc::default(), 4, 0).unwrap();
         chunk.insert(7, position(1));
         let shared = chunk.clone();
         chunk.unshare().unwrap();
@@ -403,7 +418,7 @@ mod tests {
 
     #[test]
     fn removing_all_leaves_a_table_that_probes_in_one_step() {
-        let mut chunk = Chunk::new(3, 0).unwrap();
+        let mut chunk = Chunk::new(&Arc::default(), 3, 0).unwrap();
         for n in 0..15 {
             chunk.insert(0, position(n));
         }

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use crate::error::{Code, Error, Result};
 use crate::log::segment::Segment;
+use arena::Arena;
 use chunk::{Candidates, Chunk};
 pub(crate) use position::Position;
 
@@ -76,9 +77,10 @@ pub(crate) struct Index {
 impl Index {
     pub(crate) fn new() -> Result<Index> {
         let segments = Arc::new(Segments::default());
+        let arena = Arc::default();
         let mut shards = Vec::with_capacity(SHARDS);
         for _ in 0..SHARDS {
-            shards.push(RwLock::new(Shard::new(Arc::clone(&segments))?));
+            shards.push(RwLock::new(Shard::new(&arena, Arc::clone(&segments))?));
         }
         Ok(Index { shards: shards.into_boxed_slice(), segments: Mutex::new(segments) })
     }
@@ -185,8 +187,8 @@ struct Directory {
 }
 
 impl Shard {
-    fn new(segments: Arc<Segments>) -> Result<Shard> {
-        let directory = Directory { depth: 0, map: vec![0], chunks: vec![Chunk::new(1, 0)?] };
+    fn new(arena: &Arc<Arena>, segments: Arc<Segments>) -> Result<Shard> {
+        let directory = Directory { depth: 0, map: vec![0], chunks: vec![Chunk::new(arena, 1, 0)?] };
         Ok(Shard { version: 0, keys: 0, directory, segments })
     }
 

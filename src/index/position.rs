@@ -15,6 +15,9 @@ const OFFSET_BITS: u32 = 64 - SLOT_BITS - CLASS_BITS;
 pub(crate) const MAX_SLOTS: usize = 1 << SLOT_BITS;
 
 impl Position {
+    /// No record ends behind this offset.
+    pub(crate) const MAX_END: u64 = 1 << OFFSET_BITS;
+
     #[inline]
     pub(crate) fn new(slot: u32, offset: u64, len: u64) -> Position {
         debug_assert!((slot as usize) < MAX_SLOTS && offset > 0 && offset < 1 << OFFSET_BITS);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use wincode::{SchemaRead, SchemaWrite};
 
 use crate::error::{Error, Result};
-use crate::storage::{File, Storage, create_anew, read_exact_at, write_all_at};
+use crate::storage::{Storage, create_anew, read_exact_at, write_all_at};
 
 const MAGIC: [u8; 8] = *b"kvhint1\n";
 const HEADER_LEN: usize = 64;
@@ -88,9 +88,15 @@ pub(crate) fn write(
 
 /// Reads a hint front to back, in the order of the hashes. What it yields is to be trusted only once
 /// [`HintReader::finish`] has found the checksum right.
+///
+/// It holds no descriptor: opening reads the hints of all segments side by side, and there may be more of those than a
+/// process may have descriptors.
 pub(crate) struct HintReader {
-    file: Arc<dyn File>,
+    storage: Arc<dyn Storage>,
+    name: String,
     covered: u64,
+    /// Entries read at once.
+    block_len: u64,
     /// Entries not yet read from the file.
     unread: u64,
     at: u64,
@@ -101,8 +107,9 @@ pub(crate) struct HintReader {
 
 impl HintReader {
     /// Opens the hint of a segment; `None` if there is none, or it belongs to something else.
-    pub(crate) fn open(storage: &dyn Storage, (id, identity): (u64, u64), seed: [u64; 2]) -> Option<HintReader> {
-        let file = storage.open(&name(id), false).ok()?;
+    pub(crate) fn open(storage: &Arc<dyn Storage>, (id, identity): (u64, u64), seed: [u64; 2]) -> Option<HintReader> {
+        let name = name(id);
+        let file = storage.open(&name, false).ok()?;
         let mut header = [0; HEADER_LEN];
         read_exact_at(&*file, &mut header, 0).ok()?;
         let layout: Layout = wincode::deserialize_exact(&header).ok()?;
@@ -115,12 +122,18 @@ impl HintReader {
             && file.len().ok()? == expected_len;
         let (at, crc) = (HEADER_LEN as u64, crc32c::crc32c(&header));
         let (covered, unread) = (layout.covered, layout.count);
-        fits.then(|| HintReader { file, covered, unread, at, crc, block: Vec::new(), taken: 0 })
+        let (storage, block_len) = (Arc::clone(storage), BLOCK as u64);
+        fits.then(|| HintReader { storage, name, covered, block_len, unread, at, crc, block: Vec::new(), taken: 0 })
     }
 
     /// The length of the segment that the hint covers.
     pub(crate) fn covered(&self) -> u64 {
         self.covered
+    }
+
+    /// Reads less at once, because there are many readers.
+    pub(crate) fn read_less(&mut self) {
+        self.block_len = BLOCK as u64 / 16;
     }
 
     /// The next entry, without taking it; `None` at the end.
@@ -153,14 +166,21 @@ impl HintReader {
             self.read_block()?;
         }
         let mut crc = [0; 4];
-        read_exact_at(&*self.file, &mut crc, self.at).map_err(|e| Error::os("read a hint", &e))?;
+        self.read(&mut crc)?;
         Ok(u32::from_le_bytes(crc) == self.crc)
     }
 
+    fn read(&self, bytes: &mut [u8]) -> Result<()> {
+        let read = self.storage.open(&self.name, false).and_then(|file| read_exact_at(&*file, bytes, self.at));
+        read.map_err(|e| Error::os(format_args!("read {}", self.name), &e))
+    }
+
     fn read_block(&mut self) -> Result<()> {
-        let count = self.unread.min(BLOCK as u64) as usize;
+        let count = self.unread.min(self.block_len) as usize;
         self.block.resize(count * ENTRY_LEN, 0);
-        read_exact_at(&*self.file, &mut self.block, self.at).map_err(|e| Error::os("read a hint", &e))?;
+        let mut block = std::mem::take(&mut self.block);
+        self.read(&mut block)?;
+        self.block = block;
         self.crc = crc32c::crc32c_append(self.crc, &self.block);
         self.at += self.block.len() as u64;
         self.unread -= count as u64;

@@ -80,42 +80,45 @@ impl Scanner {
 
     /// The next frame. A frame that is intact but uses what this version does not know is an error.
     pub(crate) fn next(&mut self) -> Result<Item<'_>> {
-        if self.batch.is_some_and(|(_, end)| end == self.at) {
-            self.batch = None;
-            self.at += CRC_LEN as u64;
-        }
-        let at = self.at;
-        let limit = self.batch.map_or(self.end, |(_, end)| end);
-        let prefix_bytes = self.peek(at, PREFIX_LEN)?;
-        let Ok(prefix_bytes) = <[u8; PREFIX_LEN]>::try_from(prefix_bytes) else {
-            let zeros = prefix_bytes.iter().all(|&b| b == 0);
-            return Ok(if zeros { Item::End } else { Item::Bad("less than a frame") });
+        let (at, prefix) = loop {
+            if self.batch.is_some_and(|(_, end)| end == self.at) {
+                self.batch = None;
+                self.at += CRC_LEN as u64;
+            }
+            let at = self.at;
+            let limit = self.batch.map_or(self.end, |(_, end)| end);
+            let prefix_bytes = self.peek(at, PREFIX_LEN)?;
+            let Ok(prefix_bytes) = <[u8; PREFIX_LEN]>::try_from(prefix_bytes) else {
+                let zeros = prefix_bytes.iter().all(|&b| b == 0);
+                return Ok(if zeros { Item::End } else { Item::Bad("less than a frame") });
+            };
+            if prefix_bytes == [0; PREFIX_LEN] && self.batch.is_none() {
+                return Ok(Item::End);
+            }
+            let Some(prefix) = Prefix::parse(prefix_bytes) else { return Ok(Item::Bad("impossible length")) };
+            if prefix.frame_len > limit - at {
+                return Ok(Item::Bad("the frame reaches beyond the end"));
+            }
+            if !self.crc_matches(at, prefix.frame_len)? {
+                return Ok(Item::Bad("checksum mismatch"));
+            }
+            match prefix.kind {
+                Kind::Batch if self.batch.is_some() => return Ok(Item::Bad("a batch in a batch")),
+                Kind::Batch => {
+                    self.batch = Some((at, at + prefix.frame_len - CRC_LEN as u64));
+                    self.at += PREFIX_LEN as u64;
+                }
+                _ => break (at, prefix),
+            }
         };
-        if prefix_bytes == [0; PREFIX_LEN] && self.batch.is_none() {
-            return Ok(Item::End);
-        }
-        let Some(prefix) = Prefix::parse(prefix_bytes) else {
-            return Ok(Item::Bad("impossible length"));
-        };
-        if prefix.frame_len > limit - at {
-            return Ok(Item::Bad("the frame reaches beyond the end"));
-        }
-        if !self.crc_matches(at, prefix.frame_len)? {
-            return Ok(Item::Bad("checksum mismatch"));
-        }
         match prefix.kind {
-            Kind::Unknown => self.unknown("a frame with unknown flags"),
-            Kind::Batch if self.batch.is_some() => Ok(Item::Bad("a batch in a batch")),
-            Kind::Batch => {
-                self.batch = Some((at, at + prefix.frame_len - CRC_LEN as u64));
-                self.at += PREFIX_LEN as u64;
-                self.next()
-            }
-            Kind::Mark => {
-                self.at += MARK_LEN as u64;
-                let offset = record::decode_mark(self.peek(at, MARK_LEN)?);
-                Ok(Item::Mark(offset.unwrap_or(0)))
-            }
+            Kind::Mark => match record::decode_mark(self.peek(at, MARK_LEN)?) {
+                Some(offset) if offset >= HEADER_LEN as u64 && offset <= at => {
+                    self.at += MARK_LEN as u64;
+                    Ok(Item::Mark(offset))
+                }
+                _ => Ok(Item::Bad("a sync mark for what is not before it")),
+            },
             Kind::Record => {
                 let head_len = Head::max_len(MAX_KEY_LEN).min(prefix.frame_len as usize);
                 if Head::parse(self.peek(at, head_len)?, prefix.frame_len).is_none() {
@@ -127,6 +130,7 @@ impl Scanner {
                     None => Ok(Item::Bad("the file changes while it is read")),
                 }
             }
+            Kind::Batch | Kind::Unknown => self.unknown("a frame with unknown flags"),
         }
     }
 
@@ -154,28 +158,53 @@ impl Scanner {
         Ok(damaged)
     }
 
+    /// Goes on behind a record that `next` has shown but that cannot be what it seems: at the next intact frame from one
+    /// byte further on.
+    pub(crate) fn reject(&mut self, offset: u64) -> Result<()> {
+        self.batch = None;
+        self.at = self.find_frame(offset + 1)?;
+        Ok(())
+    }
+
     /// The first offset from `from` on where an intact frame stands, or the end. Gives up, and so
     /// skips the rest, once it has read four times as much as there is: a hostile file is not worth more.
     fn find_frame(&mut self, from: u64) -> Result<u64> {
         let mut budget = 4 * self.end.saturating_sub(from);
         let mut at = from;
         while at + PREFIX_LEN as u64 <= self.end {
-            let prefix = Prefix::parse(self.peek(at, PREFIX_LEN)?.try_into().unwrap_or([0; PREFIX_LEN]));
-            if let Some(prefix) = prefix
-                && prefix.kind != Kind::Unknown
-                && prefix.frame_len <= self.end - at
-            {
-                if self.crc_matches(at, prefix.frame_len)? {
+            if let Some(len) = self.plausible_frame(at)? {
+                if self.crc_matches(at, len)? {
                     return Ok(at);
                 }
-                let Some(left) = budget.checked_sub(prefix.frame_len) else {
-                    break;
-                };
+                let Some(left) = budget.checked_sub(len) else { break };
                 budget = left;
             }
             at += 1;
         }
         Ok(self.end)
+    }
+
+    /// The length of the frame that seems to stand at `at`: a look at its first bytes that rules out nearly all places
+    /// where there is none.
+    fn plausible_frame(&mut self, at: u64) -> Result<Option<u64>> {
+        let prefix_of = |bytes: &[u8]| bytes.first_chunk().and_then(|bytes| Prefix::parse(*bytes));
+        let Some(prefix) = prefix_of(self.peek(at, PREFIX_LEN)?) else { return Ok(None) };
+        if prefix.frame_len > self.end - at {
+            return Ok(None);
+        }
+        let plausible = match prefix.kind {
+            Kind::Unknown => false,
+            Kind::Mark => true,
+            Kind::Batch => {
+                let first = prefix_of(self.peek(at + PREFIX_LEN as u64, PREFIX_LEN)?);
+                first.is_some_and(|first| first.kind == Kind::Record && first.frame_len < prefix.frame_len)
+            }
+            Kind::Record => {
+                let head_len = Head::max_len(MAX_KEY_LEN).min(prefix.frame_len as usize);
+                Head::parse(self.peek(at, head_len)?, prefix.frame_len).is_some()
+            }
+        };
+        Ok(plausible.then_some(prefix.frame_len))
     }
 
     /// The highest offset that an intact sync mark behind the scanner's place names. Frame boundaries are
