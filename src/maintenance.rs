@@ -7,12 +7,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::compact::{Job, Progress, useless_tombstones};
+use crate::compact::{Goal, Job, Progress, choose};
 use crate::engine::{Engine, lock};
 use crate::error::{Code, Error, Result};
 use crate::log::header::HEADER_LEN;
 use crate::log::hint;
-use crate::log::segment::{Segment, SegmentIo, State};
+use crate::log::segment::{Segment, SegmentIo};
 use crate::options::SyncLevel;
 use crate::write::Written;
 
@@ -24,12 +24,8 @@ const LEAST_SLICE: u64 = 4 << 10;
 const LOOK_EVERY: u64 = 32 << 10;
 /// The log may exceed twice the live bytes and the threshold by this before writers are slowed.
 const SLACK: u64 = 24 << 20;
-/// A compaction takes on at most so many segments.
-const MOST_INPUTS: usize = 64;
 /// From so many segments on that wait to be synced and sealed, writers are slowed; at twice as many they do it.
 const BACKLOG: usize = 16;
-/// A live database of many small segments is merged when there are so many.
-const MERGE_COUNT: usize = 8;
 /// After so much new garbage writers look whether the log has outgrown its limit.
 const BRAKE_EVERY: u64 = 1 << 20;
 /// How long the thread rests between two turns unless the log grows too fast: so syncs are coalesced.
@@ -67,15 +63,6 @@ pub(crate) struct Maintainer {
     last_sync: Option<Instant>,
     /// The last slice that a writer did left more to do.
     unfinished: bool,
-}
-
-/// Which segments a compaction is to take on.
-#[derive(Clone, Copy)]
-enum Goal {
-    /// Those whose share of garbage is over the option's.
-    Automatic,
-    /// Those up to this id that hold any.
-    Everything(u64),
 }
 
 impl Maintenance {
@@ -260,7 +247,8 @@ impl Maintainer {
         if self.job.is_some() {
             return self.step_job(engine, budget).map(|()| true);
         }
-        if let Some(inputs) = self.choose(engine, goal)? {
+        let inputs = choose(engine, goal, self.retirements)?;
+        if !inputs.is_empty() {
             self.job = Some(Job::new(engine, inputs)?);
             return Ok(true);
         }
@@ -336,104 +324,9 @@ impl Maintainer {
         let pinned = self.retired.iter().map(|s| s.len()).sum();
         engine.maintenance.pinned_bytes.store(pinned, Relaxed);
     }
-
-    /// The segments to compact next, if any: the worst first, and as many as fit into one output.
-    fn choose(&self, engine: &Engine, goal: Goal) -> Result<Option<Vec<Arc<Segment>>>> {
-        let (log, _) = engine.log_and_live();
-        if matches!(goal, Goal::Automatic) && log <= engine.options.compact_threshold {
-            return Ok(None);
-        }
-        let table = engine.index.segments();
-        let sealed: Vec<_> = table.iter().filter(|s| s.state() == State::Sealed && !s.quarantined()).cloned().collect();
-        let mut wanted = Vec::new();
-        for segment in &sealed {
-            if self.wants(engine, segment, goal)? {
-                wanted.push(Arc::clone(segment));
-            }
-        }
-        match goal {
-            Goal::Automatic => wanted.sort_by_key(|s| std::cmp::Reverse(s.dead() * 1000 / s.len().max(1))),
-            // Oldest first: then a tombstone comes up when what it hides has gone.
-            Goal::Everything(_) => wanted.sort_by_key(|s| (s.min_timestamp(), s.id())),
-        }
-        let all_wanted = wanted.clone();
-        let mut live = 0;
-        let fitting = wanted.iter().take(MOST_INPUTS).take_while(|s| {
-            live += s.len() - s.dead();
-            live <= engine.options.segment_size
-        });
-        let count = fitting.count().max(1);
-        wanted.truncate(count);
-        if engine.factory.reserve.lent() {
-            // The disk is full: the segment that takes least to be rewritten, and so gives back most.
-            let least = all_wanted.into_iter().min_by_key(|s| s.len() - s.dead());
-            wanted = least.into_iter().collect();
-        }
-        if wanted.is_empty() {
-            wanted = small_segments(engine, sealed);
-        }
-        Ok((!wanted.is_empty()).then_some(wanted))
-    }
-
-    fn wants(&self, engine: &Engine, segment: &Arc<Segment>, goal: Goal) -> Result<bool> {
-        let unchecked = segment.tombstones() > 0 && segment.checked() != self.retirements;
-        match goal {
-            Goal::Everything(newest) => {
-                if segment.id() <= newest && segment.dead() > 0 {
-                    return Ok(true);
-                }
-                if unchecked {
-                    segment.set_checked(self.retirements);
-                    return Ok(useless_tombstones(engine, segment)? > 0);
-                }
-                Ok(false)
-            }
-            Goal::Automatic => {
-                let garbage_is = |bytes: u64| {
-                    let frames = segment.len().saturating_sub(HEADER_LEN as u64);
-                    bytes > 0 && bytes * 100 >= frames * engine.options.garbage_percent as u64
-                };
-                if garbage_is(segment.dead()) {
-                    return Ok(true);
-                }
-                if unchecked && garbage_is(segment.dead() + segment.tombstones()) {
-                    segment.set_checked(self.retirements);
-                    return Ok(garbage_is(segment.dead() + useless_tombstones(engine, segment)?));
-                }
-                Ok(false)
-            }
-        }
-    }
-}
-
-/// Small segments that are worth merging: enough of them, and none so much larger than the others that its records
-/// would be rewritten for their sake.
-fn small_segments(engine: &Engine, sealed: Vec<Arc<Segment>>) -> Vec<Arc<Segment>> {
-    let mut small: Vec<_> = sealed.into_iter().filter(|s| s.len() < engine.options.segment_size / 4).collect();
-    small.sort_by_key(|s| s.len());
-    while let [rest @ .., largest] = &small[..] {
-        if small.len() < MERGE_COUNT {
-            return Vec::new();
-        }
-        let total: u64 = rest.iter().map(|s| s.len()).sum();
-        if largest.len() <= total && largest.len() + total <= engine.options.segment_size {
-            break;
-        }
-        small.pop();
-    }
-    small
 }
 
 impl Engine {
-    /// Bytes of the log and live bytes in it, what compaction cannot touch apart.
-    fn log_and_live(&self) -> (u64, u64) {
-        self.index
-            .segments()
-            .iter()
-            .filter(|s| !s.quarantined())
-            .fold((0, 0), |(log, live), s| (log + s.len(), live + s.len().saturating_sub(s.dead() + HEADER_LEN as u64)))
-    }
-
     /// How many segments wait to be synced and sealed.
     fn backlog(&self) -> usize {
         self.appender().map_or(0, |appender| appender.backlog())

@@ -60,6 +60,9 @@ impl Engine {
     /// Gives back the blocks reserved behind the last frame. All of the segment is synced after this.
     fn trim(&self, open: &OpenSegment) -> Result<()> {
         let (name, len) = (open.segment.name(), open.segment.len());
+        if open.segment.synced() == len && open.file.len().is_ok_and(|file_len| file_len == len) {
+            return Ok(());
+        }
         open.file.set_len(len).map_err(|e| Error::os(format_args!("truncate {name}"), &e))?;
         open.file.sync().map_err(|e| self.poison(format_args!("sync {name}"), &e))?;
         open.segment.set_synced(len);

@@ -23,6 +23,8 @@ const MAGIC: [u8; 8] = *b"kvhint1\n";
 const HEADER_LEN: usize = 64;
 const ENTRY_LEN: usize = 32;
 const TOMBSTONE: u64 = 1 << 63;
+/// Hints of smaller segments are not synced: to lose one costs less than the sync.
+const SYNC_FROM: u64 = 1 << 20;
 /// Entries read or written at once.
 const BLOCK: usize = 2048;
 
@@ -52,8 +54,7 @@ pub(crate) fn name(id: u64) -> String {
     format!("{id:010}.hint")
 }
 
-/// Writes the hint of the first `covered` bytes of a segment and makes its content durable.
-/// Sorts `entries`.
+/// Writes the hint of the first `covered` bytes of a segment. Sorts `entries`.
 pub(crate) fn write(
     storage: &dyn Storage,
     (id, identity): (u64, u64),
@@ -83,7 +84,7 @@ pub(crate) fn write(
     crc = crc32c::crc32c_append(crc, &block);
     block.extend(crc.to_le_bytes());
     write_all_at(&*file, &block, at)?;
-    file.sync()
+    if covered < SYNC_FROM { Ok(()) } else { file.sync() }
 }
 
 /// Reads a hint front to back, in the order of the hashes. What it yields is to be trusted only once

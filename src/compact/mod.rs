@@ -9,19 +9,23 @@
 //! 4. replace MANIFEST: the output is in, the inputs are out;
 //! 5. unlink the inputs once nobody reads them any more.
 
+mod choose;
+mod output;
+mod tombstones;
+
 use std::sync::Arc;
 
 use crate::engine::{Engine, hash_key};
 use crate::error::{Code, Error, Result};
 use crate::index::{KeyHash, Position};
-use crate::log::header::{HEADER_LEN, Header, LogEnd, Role};
-use crate::log::hint::{self, HintEntry, HintReader};
+use crate::log::header::HEADER_LEN;
+use crate::log::hint::{self, HintEntry};
 use crate::log::scan::{Item, Scanner};
 use crate::log::segment::{Segment, State, file_name};
-use crate::storage::{File, write_all_at};
+pub(crate) use choose::{Goal, choose};
+use output::Output;
+use tombstones::Tombstone;
 
-/// Output is written in pieces of this.
-const BUFFER_LEN: usize = 256 << 10;
 /// So many records are read ahead of looking them up in the index: the cache misses of that then overlap.
 const LOOK_AHEAD: usize = 32;
 /// A segment that so often could not be read is left alone.
@@ -69,26 +73,6 @@ enum Stage {
     Commit,
 }
 
-struct Output {
-    header: Header,
-    file: Arc<dyn File>,
-    /// Bytes in the file, and those that are to follow.
-    written: u64,
-    buffer: Vec<u8>,
-    /// What was copied, in the order of the output.
-    entries: Vec<HintEntry>,
-    /// Where each of them was.
-    from: Vec<Position>,
-    segment: Option<Arc<Segment>>,
-}
-
-struct Tombstone {
-    /// As it stands in its input.
-    entry: HintEntry,
-    input: usize,
-    needed: bool,
-}
-
 /// How far a step has brought a job.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
@@ -118,7 +102,8 @@ impl Job {
         match self.stage {
             Stage::Copy(number) => self.copy(engine, number, budget),
             Stage::Weigh => {
-                self.weigh_tombstones(engine);
+                let inputs: Vec<_> = self.inputs().cloned().collect();
+                tombstones::weigh(engine, &inputs, &mut self.tombstones);
                 self.stage = Stage::CopyTombstones(0);
                 Ok(Progress::More)
             }
@@ -186,24 +171,6 @@ impl Job {
             }
         }
         Ok(Progress::More)
-    }
-
-    /// A tombstone is needed while any other segment may hold an older record of its key.
-    fn weigh_tombstones(&mut self, engine: &Engine) {
-        self.tombstones.sort_unstable_by_key(|t| t.entry.hash);
-        let Some(newest) = self.tombstones.iter().map(|t| t.entry.timestamp).max() else {
-            return;
-        };
-        let inputs: Vec<_> = self.inputs().cloned().collect();
-        let others = engine.index.segments();
-        for other in others.iter().filter(|s| !inputs.iter().any(|i| Arc::ptr_eq(i, s))) {
-            if other.min_timestamp() < newest {
-                mark_needed(engine, other, &mut self.tombstones);
-            }
-        }
-        self.tombstones.retain(|t| t.needed);
-        // In the order in which they can be read.
-        self.tombstones.sort_unstable_by_key(|t| (t.input, t.entry.offset));
     }
 
     fn copy_tombstone(&mut self, engine: &Engine, mut number: usize, budget: u64) -> Result<Progress> {
@@ -281,78 +248,9 @@ impl Job {
     }
 }
 
-impl Output {
-    /// The job's output, made when the first record needs it.
-    fn of<'a>(output: &'a mut Option<Output>, engine: &Engine) -> Result<&'a mut Output> {
-        if output.is_none() {
-            let header = engine.factory.new_header(Role::Output, LogEnd::default())?;
-            let name = file_name(header.id);
-            let mut buffer = Vec::new();
-            buffer.try_reserve_exact(BUFFER_LEN).map_err(|_| Error::no_memory("compaction"))?;
-            buffer.extend(header.encode()?);
-            let file = engine.storage.create(&name).map_err(|e| Error::os(format_args!("create {name}"), &e))?;
-            let (entries, from) = (Vec::new(), Vec::new());
-            *output = Some(Output { header, file, written: 0, buffer, entries, from, segment: None });
-        }
-        output.as_mut().ok_or_else(|| Error::new(Code::Internal, "no output"))
-    }
-
-    /// Copies a record that `scanner` has shown.
-    fn take(&mut self, scanner: &mut Scanner, from: Position, mut entry: HintEntry) -> Result<()> {
-        self.entries.try_reserve(1).map_err(|_| Error::no_memory("compaction"))?;
-        self.from.try_reserve(1).map_err(|_| Error::no_memory("compaction"))?;
-        if self.buffer.len() + entry.len as usize > BUFFER_LEN {
-            self.flush()?;
-        }
-        entry.offset = self.written + self.buffer.len() as u64;
-        if entry.len as usize <= BUFFER_LEN {
-            let buffer = &mut self.buffer;
-            let start = buffer.len();
-            let copied = scanner.copy_frame(from.offset(), entry.len, |piece| {
-                buffer.extend_from_slice(piece);
-                Ok(())
-            });
-            copied.inspect_err(|_| buffer.truncate(start))?;
-        } else {
-            let mut at = self.written;
-            scanner.copy_frame(from.offset(), entry.len, |piece| {
-                write_output(&*self.file, &self.header, piece, at)?;
-                at += piece.len() as u64;
-                Ok(())
-            })?;
-            self.written = at;
-        }
-        self.entries.push(entry);
-        self.from.push(from);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        write_output(&*self.file, &self.header, &self.buffer, self.written)?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
-        Ok(())
-    }
-
-    /// Makes the finished output a segment that readers can be sent to. Returns its slot.
-    fn publish(&mut self, engine: &Engine) -> Result<u32> {
-        let io = engine.factory.io(&*self.file, self.written, false);
-        let segment = Arc::new(Segment::new(self.header, io, self.written, State::Sealed));
-        segment.set_synced(self.written);
-        for entry in &self.entries {
-            segment.note_timestamp(entry.timestamp);
-            if entry.tombstone {
-                segment.add_tombstone(entry.len);
-            }
-        }
-        // The order of the entries is that of `from`, so the hint gets a copy to sort.
-        let mut sorted = Vec::new();
-        sorted.try_reserve_exact(self.entries.len()).map_err(|_| Error::no_memory("a hint"))?;
-        sorted.extend_from_slice(&self.entries);
-        engine.write_hint(&segment, &mut sorted);
-        self.segment = Some(Arc::clone(&segment));
-        engine.index.add_segment(segment)
-    }
+/// Whether the index has an entry at exactly this position.
+fn is_at(engine: &Engine, hash: KeyHash, position: Position) -> Result<bool> {
+    Ok(engine.index.read(hash)?.candidates(hash).any(|candidate| candidate == position))
 }
 
 /// Reads some records: sets, which are soon looked up in the index, and tombstones that no newer record of their key has
@@ -375,60 +273,4 @@ fn look_ahead(engine: &Engine, scanner: &mut Scanner, ahead: &mut Vec<HintEntry>
         }
     }
     Ok(false)
-}
-
-fn write_output(file: &dyn File, header: &Header, bytes: &[u8], at: u64) -> Result<()> {
-    write_all_at(file, bytes, at).map_err(|e| Error::os(format_args!("write {}", file_name(header.id)), &e))
-}
-
-/// Whether the index has an entry at exactly this position.
-fn is_at(engine: &Engine, hash: KeyHash, position: Position) -> Result<bool> {
-    Ok(engine.index.read(hash)?.candidates(hash).any(|candidate| candidate == position))
-}
-
-/// Marks the tombstones, sorted by hash, that hide a record of `other`. Where that cannot be told, all of them.
-fn mark_needed(engine: &Engine, other: &Segment, tombstones: &mut [Tombstone]) {
-    let names = (other.id(), other.identity());
-    let hint = HintReader::open(&engine.storage, names, engine.hash_seed).filter(|h| h.covered() == other.len());
-    let told = hint.and_then(|hint| mark_by_hint(hint, tombstones).ok());
-    if told != Some(true) {
-        tombstones.iter_mut().filter(|t| t.entry.timestamp > other.min_timestamp()).for_each(|t| t.needed = true);
-    }
-}
-
-/// As `mark_needed`. Whether the hint could be trusted.
-fn mark_by_hint(mut hint: HintReader, tombstones: &mut [Tombstone]) -> Result<bool> {
-    let mut at = 0;
-    while let Some(entry) = hint.peek()? {
-        while tombstones.get(at).is_some_and(|t| t.entry.hash < entry.hash) {
-            at += 1;
-        }
-        let same = tombstones[at..].iter_mut().take_while(|t| t.entry.hash == entry.hash);
-        same.filter(|t| !entry.tombstone && entry.timestamp < t.entry.timestamp).for_each(|t| t.needed = true);
-        hint.advance();
-    }
-    hint.finish()
-}
-
-/// Bytes of the segment's tombstones that hide no record of any other segment: they have become garbage.
-pub(crate) fn useless_tombstones(engine: &Engine, segment: &Arc<Segment>) -> Result<u64> {
-    let names = (segment.id(), segment.identity());
-    let Some(mut hint) = HintReader::open(&engine.storage, names, engine.hash_seed) else {
-        return Ok(0);
-    };
-    let mut tombstones = Vec::new();
-    while let Some(entry) = hint.peek()? {
-        if entry.tombstone {
-            tombstones.push(Tombstone { entry, input: 0, needed: false });
-        }
-        hint.advance();
-    }
-    if !hint.finish()? {
-        return Ok(0);
-    }
-    let newest = tombstones.iter().map(|t| t.entry.timestamp).max().unwrap_or(i64::MIN);
-    for other in engine.index.segments().iter().filter(|s| !Arc::ptr_eq(s, segment) && s.min_timestamp() < newest) {
-        mark_needed(engine, other, &mut tombstones);
-    }
-    Ok(tombstones.iter().filter(|t| !t.needed).map(|t| t.entry.len).sum())
 }

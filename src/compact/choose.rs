@@ -1,0 +1,122 @@
+//! Which segments to compact next.
+
+use std::sync::Arc;
+
+use super::tombstones::useless_tombstones;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::log::header::HEADER_LEN;
+use crate::log::segment::{Segment, State};
+
+/// A compaction takes on at most so many segments.
+const MOST_INPUTS: usize = 64;
+/// Small segments are merged when there are so many.
+const MERGE_COUNT: usize = 8;
+
+/// Which segments a compaction is to take on.
+#[derive(Clone, Copy)]
+pub(crate) enum Goal {
+    /// Those whose share of garbage is over the option's.
+    Automatic,
+    /// Those up to this id that hold any.
+    Everything(u64),
+}
+
+/// The segments to compact next, if any: the worst first, and as many as fit into one output.
+///
+/// `retirements` counts the segments retired since open: tombstones that were needed are weighed again only when it has
+/// changed.
+pub(crate) fn choose(engine: &Engine, goal: Goal, retirements: u64) -> Result<Vec<Arc<Segment>>> {
+    let (log, _) = engine.log_and_live();
+    if matches!(goal, Goal::Automatic) && log <= engine.options.compact_threshold {
+        return Ok(Vec::new());
+    }
+    let table = engine.index.segments();
+    let sealed: Vec<_> = table.iter().filter(|s| s.state() == State::Sealed && !s.quarantined()).cloned().collect();
+    let mut wanted = Vec::new();
+    for segment in &sealed {
+        if wants(engine, segment, goal, retirements)? {
+            wanted.push(Arc::clone(segment));
+        }
+    }
+    match goal {
+        Goal::Automatic => wanted.sort_by_key(|s| std::cmp::Reverse(s.dead() * 1000 / s.len().max(1))),
+        // Oldest first: then a tombstone comes up when what it hides has gone.
+        Goal::Everything(_) => wanted.sort_by_key(|s| (s.min_timestamp(), s.id())),
+    }
+    if engine.factory.reserve.lent() {
+        // The disk is full: the segment that takes least to be rewritten, and so gives back most.
+        wanted.sort_by_key(|s| s.len() - s.dead());
+        wanted.truncate(1);
+    }
+    let mut live = 0;
+    let fitting = wanted.iter().take(MOST_INPUTS).take_while(|s| {
+        live += s.len() - s.dead();
+        live <= engine.options.segment_size
+    });
+    wanted.truncate(fitting.count().max(1));
+    if wanted.is_empty() {
+        wanted = small_segments(engine, sealed);
+    }
+    Ok(wanted)
+}
+
+/// Whether a segment holds enough garbage.
+fn wants(engine: &Engine, segment: &Arc<Segment>, goal: Goal, retirements: u64) -> Result<bool> {
+    let unchecked = segment.tombstones() > 0 && segment.checked() != retirements;
+    match goal {
+        Goal::Everything(newest) => {
+            if segment.id() <= newest && segment.dead() > 0 {
+                return Ok(true);
+            }
+            if unchecked {
+                segment.set_checked(retirements);
+                return Ok(useless_tombstones(engine, segment)? > 0);
+            }
+            Ok(false)
+        }
+        Goal::Automatic => {
+            let garbage_is = |bytes: u64| {
+                let frames = segment.len().saturating_sub(HEADER_LEN as u64);
+                bytes > 0 && bytes * 100 >= frames * engine.options.garbage_percent as u64
+            };
+            if garbage_is(segment.dead()) {
+                return Ok(true);
+            }
+            if unchecked && garbage_is(segment.dead() + segment.tombstones()) {
+                segment.set_checked(retirements);
+                return Ok(garbage_is(segment.dead() + useless_tombstones(engine, segment)?));
+            }
+            Ok(false)
+        }
+    }
+}
+
+/// Small segments that are worth merging: enough of them, and none so much larger than the others that its records
+/// would be rewritten for their sake.
+fn small_segments(engine: &Engine, sealed: Vec<Arc<Segment>>) -> Vec<Arc<Segment>> {
+    let mut small: Vec<_> = sealed.into_iter().filter(|s| s.len() < engine.options.segment_size / 4).collect();
+    small.sort_by_key(|s| s.len());
+    while let [rest @ .., largest] = &small[..] {
+        if small.len() < MERGE_COUNT {
+            return Vec::new();
+        }
+        let total: u64 = rest.iter().map(|s| s.len()).sum();
+        if largest.len() <= total && largest.len() + total <= engine.options.segment_size {
+            break;
+        }
+        small.pop();
+    }
+    small
+}
+
+impl Engine {
+    /// Bytes of the log and live bytes in it, what compaction cannot touch apart.
+    pub(crate) fn log_and_live(&self) -> (u64, u64) {
+        self.index
+            .segments()
+            .iter()
+            .filter(|s| !s.quarantined())
+            .fold((0, 0), |(log, live), s| (log + s.len(), live + s.len().saturating_sub(s.dead() + HEADER_LEN as u64)))
+    }
+}

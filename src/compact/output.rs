@@ -1,0 +1,107 @@
+//! The segment that a compaction writes.
+
+use std::sync::Arc;
+
+use crate::engine::Engine;
+use crate::error::{Code, Error, Result};
+use crate::index::Position;
+use crate::log::header::{Header, LogEnd, Role};
+use crate::log::hint::HintEntry;
+use crate::log::scan::Scanner;
+use crate::log::segment::{Segment, State, file_name};
+use crate::storage::{File, write_all_at};
+
+/// Output is written in pieces of this.
+const BUFFER_LEN: usize = 256 << 10;
+
+/// A segment in the making.
+pub(super) struct Output {
+    pub header: Header,
+    pub file: Arc<dyn File>,
+    /// Bytes in the file, and those that are to follow.
+    pub written: u64,
+    buffer: Vec<u8>,
+    /// What was copied, in the order of the output.
+    pub entries: Vec<HintEntry>,
+    /// Where each of them was.
+    pub from: Vec<Position>,
+    pub segment: Option<Arc<Segment>>,
+}
+
+impl Output {
+    /// The job's output, made when the first record needs it.
+    pub(super) fn of<'a>(output: &'a mut Option<Output>, engine: &Engine) -> Result<&'a mut Output> {
+        if output.is_none() {
+            let header = engine.factory.new_header(Role::Output, LogEnd::default())?;
+            let name = file_name(header.id);
+            let mut buffer = Vec::new();
+            buffer.try_reserve_exact(BUFFER_LEN).map_err(|_| Error::no_memory("compaction"))?;
+            buffer.extend(header.encode()?);
+            let file = engine.storage.create(&name).map_err(|e| Error::os(format_args!("create {name}"), &e))?;
+            let (entries, from) = (Vec::new(), Vec::new());
+            *output = Some(Output { header, file, written: 0, buffer, entries, from, segment: None });
+        }
+        output.as_mut().ok_or_else(|| Error::new(Code::Internal, "no output"))
+    }
+
+    /// Copies a record that `scanner` has shown.
+    pub(super) fn take(&mut self, scanner: &mut Scanner, from: Position, mut entry: HintEntry) -> Result<()> {
+        self.entries.try_reserve(1).map_err(|_| Error::no_memory("compaction"))?;
+        self.from.try_reserve(1).map_err(|_| Error::no_memory("compaction"))?;
+        if self.buffer.len() + entry.len as usize > BUFFER_LEN {
+            self.flush()?;
+        }
+        entry.offset = self.written + self.buffer.len() as u64;
+        if entry.len as usize <= BUFFER_LEN {
+            let buffer = &mut self.buffer;
+            let start = buffer.len();
+            let copied = scanner.copy_frame(from.offset(), entry.len, |piece| {
+                buffer.extend_from_slice(piece);
+                Ok(())
+            });
+            copied.inspect_err(|_| buffer.truncate(start))?;
+        } else {
+            let mut at = self.written;
+            scanner.copy_frame(from.offset(), entry.len, |piece| {
+                write_output(&*self.file, &self.header, piece, at)?;
+                at += piece.len() as u64;
+                Ok(())
+            })?;
+            self.written = at;
+        }
+        self.entries.push(entry);
+        self.from.push(from);
+        Ok(())
+    }
+
+    pub(super) fn flush(&mut self) -> Result<()> {
+        write_output(&*self.file, &self.header, &self.buffer, self.written)?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Makes the finished output a segment that readers can be sent to. Returns its slot.
+    pub(super) fn publish(&mut self, engine: &Engine) -> Result<u32> {
+        let io = engine.factory.io(&*self.file, self.written, false);
+        let segment = Arc::new(Segment::new(self.header, io, self.written, State::Sealed));
+        segment.set_synced(self.written);
+        for entry in &self.entries {
+            segment.note_timestamp(entry.timestamp);
+            if entry.tombstone {
+                segment.add_tombstone(entry.len);
+            }
+        }
+        // The order of the entries is that of `from`, so the hint gets a copy to sort.
+        let mut sorted = Vec::new();
+        sorted.try_reserve_exact(self.entries.len()).map_err(|_| Error::no_memory("a hint"))?;
+        sorted.extend_from_slice(&self.entries);
+        engine.write_hint(&segment, &mut sorted);
+        self.segment = Some(Arc::clone(&segment));
+        engine.index.add_segment(segment)
+    }
+}
+
+fn write_output(file: &dyn File, header: &Header, bytes: &[u8], at: u64) -> Result<()> {
+    write_all_at(file, bytes, at).map_err(|e| Error::os(format_args!("write {}", file_name(header.id)), &e))
+}
