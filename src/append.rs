@@ -20,8 +20,8 @@ const MAX_GROWTH: u64 = 16 << 20;
 const HEADROOM_FRACTION: u64 = 64;
 /// A log that has grown to this keeps a reserve.
 const RESERVE_FROM: u64 = 1 << 20;
-/// Pages are brought into the page table ahead of the appends, up to the next multiple of this: a huge page.
-const POPULATE: u64 = 2 << 20;
+/// Pages are brought into the page table ahead of the appends, up to the next multiple of this.
+const POPULATE: u64 = 256 << 10;
 /// So many bytes after a sync, records are stored through the map again.
 const STORE_AFTER: u64 = 256 << 10;
 /// By system calls, values larger than this are written straight from the caller's memory.
@@ -274,7 +274,7 @@ impl Appender {
 
 impl Active {
     /// The map, if records are to be stored through it. Right after a sync they are written by system calls instead:
-    /// a store to a map makes a whole page dirty, up to 2 MiB of it, which the next sync would then have to write.
+    /// a store to a map makes a whole folio of the page cache dirty, which the next sync would then have to write.
     fn map_to_store_to(&self) -> Option<&Map> {
         let synced_lately = self.marked.is_some_and(|marked| self.end - marked < STORE_AFTER);
         match self.open.segment.io() {

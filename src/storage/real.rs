@@ -262,11 +262,6 @@ impl Mapping {
         if !write {
             mapping.advise(0, len, libc::MADV_RANDOM);
         }
-        // Where the file system has huge pages to offer, a random read then does not walk the page tables.
-        #[cfg(target_os = "linux")]
-        if write {
-            mapping.advise(0, len, libc::MADV_HUGEPAGE);
-        }
         Ok(mapping)
     }
 
@@ -305,10 +300,8 @@ impl MapOwner for Arc<Mapping> {
             // SAFETY: pages of our own mapping; a store to sealed bytes is a bug that this turns into a fault.
             unsafe { libc::mprotect(self.base.as_ptr().cast(), protect, libc::PROT_READ) };
             // From here on the bytes are only read, at random; should they leave the cache, a page at a time
-            // is to come back. What is mapped by huge pages stays so.
+            // is to come back.
             self.advise(0, protect, libc::MADV_RANDOM);
-            #[cfg(target_os = "linux")]
-            self.advise(0, protect, libc::MADV_NOHUGEPAGE);
         }
     }
 
