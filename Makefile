@@ -3,6 +3,7 @@
 # make test       all tests, Rust and C
 # make check      what a change must pass before it is merged, tests apart
 # make memcheck   the C tests under valgrind
+# make crash      power cuts and kills on the simulated disk, for BUDGET seconds (60)
 # make install    into PREFIX, below DESTDIR
 # make uninstall  removes what install put there
 
@@ -33,7 +34,7 @@ endif
 
 STRICT := -pedantic -Wall -Wextra -Werror -Iinclude
 
-.PHONY: all build run test check fmt memcheck install uninstall clean
+.PHONY: all build run test check fmt memcheck crash install uninstall clean
 all: build
 
 # One type at a time: cargo leaves link-time optimization out if an rlib is built along.
@@ -72,6 +73,12 @@ fmt:
 
 memcheck:
 	KV_QUICK=1 KV_C_WRAPPER="valgrind -q --error-exitcode=9 --leak-check=full" $(CARGO) test --locked --test c shared_
+
+# Without link-time optimization, which takes longer than it gives here.
+BUDGET ?= 60
+crash:
+	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true KV_CRASH_BUDGET=$(BUDGET) \
+		$(CARGO) test --locked --release --lib crash_tests::prefix -- --nocapture
 
 install: build
 	install -d $(DESTDIR)$(INCLUDEDIR) $(DESTDIR)$(LIBDIR) $(DESTDIR)$(PKGCONFIGDIR)
