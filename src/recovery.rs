@@ -287,11 +287,9 @@ impl Recovery<'_> {
     /// Removes what is behind the end of the log, and what nobody needs.
     fn clean_up(&self, ids: &[u64], chain: &Chain, info: &mut RecoveryInfo) -> Result<()> {
         let storage = &*self.factory.storage;
-        if !info.clean || !self.orphans(ids, chain)?.is_empty() {
-            // The process that died may not have come to it. What MANIFEST no longer lists must not go before
-            // this MANIFEST is durable.
-            storage.sync_dir().map_err(|e| Error::os("sync the directory", &e))?;
-        }
+        // The process that died may not have come to it. What MANIFEST no longer lists must not go before this
+        // MANIFEST is durable, and what it does not know yet must not come before.
+        storage.sync_dir().map_err(|e| Error::os("sync the directory", &e))?;
         let remove = |name: &str| storage.remove(name).map_err(|e| Error::os(format_args!("remove {name}"), &e));
         for id in &chain.behind {
             remove(&file_name(*id))?;

@@ -123,3 +123,26 @@ fn a_read_that_failed_once_does_not_keep_a_segment_from_compaction() {
         }
     }
 }
+
+/// The rename that made the first MANIFEST is durable only once the directory is synced. Whoever finds it after a kill
+/// must not create a segment before: a log without a MANIFEST is no database.
+#[test]
+fn a_manifest_that_a_killed_process_left_is_durable_before_the_first_segment() {
+    let created = SimStorage::new(1, PageMode::Page);
+    created.start_trace();
+    drop(open(&created));
+    let rename = created.trace().iter().position(|op| op.starts_with("rename")).unwrap() as u64;
+    for seed in 0..100 {
+        let sim = SimStorage::new(seed, PageMode::Page);
+        sim.set_unsynced(Unsynced::Lost);
+        sim.crash_at(rename + 1, Crash::Kill);
+        let _ = Store::open_on(Arc::new(sim.clone()), &options());
+        let killed = sim.reboot();
+        killed.set_unsynced(Unsynced::Mixed);
+        let store = open(&killed);
+        store.set(b"a", b"1").unwrap();
+        killed.crash_at(killed.op_count(), Crash::Power);
+        let _ = store.sync();
+        drop(open(&killed.reboot()));
+    }
+}
