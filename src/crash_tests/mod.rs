@@ -4,12 +4,22 @@
 //! |---|---|
 //! | `prefix` | crashes at every operation of random workloads, and in the recovery from them: a prefix is left |
 //! | `faults` | every call to the system fails in turn: an error code, and nothing is lost |
+//! | `tail` | the end of the log torn at each byte; damage before a sync mark is no tear |
+//! | `hostile` | files made to deceive: frames and marks in values, endless work |
+//! | `decoders` | mutated files: values or errors |
+//! | `tombstones` | what was deleted stays deleted, whatever is compacted |
+//! | `linearizability` | threads and compaction: each key behaves as if one thing happened after the other |
 //! | `regressions` | what was found once, each as short as it could be made |
 //!
 //! `history` knows what may be found after a crash, `workload` makes the work that is interrupted.
 
+mod decoders;
 mod faults;
 mod history;
+mod hostile;
+mod linearizability;
 mod prefix;
 mod regressions;
+mod tail;
+mod tombstones;
 mod workload;

@@ -141,6 +141,13 @@ impl<'a> Head<'a> {
         (frame_len.checked_sub(fixed)? == value_len).then_some(head)
     }
 
+    /// As `parse`, for a record whose prefix is damaged: the length is what the head says.
+    pub(crate) fn parse_without_prefix(bytes: &'a [u8]) -> Option<(u64, Head<'a>)> {
+        let head: Head<'a> = wincode::deserialize(bytes.get(PREFIX_LEN..)?).ok()?;
+        let len = record_len(head.key.len(), head.value_len.map(|_| 0)).checked_add(head.value_len.unwrap_or(0))?;
+        Some((len, head))
+    }
+
     /// Where in the record the value begins.
     #[inline]
     pub(crate) fn value_at(&self) -> usize {

@@ -12,6 +12,9 @@ use crate::error::{Code, Error, Result};
 use crate::storage::{File, read_exact_at};
 
 const WINDOW_LEN: usize = 256 << 10;
+/// Records up to this are searched for a flipped bit, in the first bytes, which hold all but very long keys.
+const REPAIR_LEN: usize = 64 << 10;
+const REPAIR_HEAD: usize = 512;
 
 /// What stands at the scanner's place in the log.
 #[derive(Debug, PartialEq)]
@@ -139,16 +142,24 @@ impl Scanner {
     pub(crate) fn skip_bad(&mut self) -> Result<Option<(u64, Vec<u8>)>> {
         let bad = self.at;
         self.batch = None;
-        let mut damaged = None;
+        let mut damaged = self.repaired(bad)?;
         let prefix_bytes = self.peek(bad, PREFIX_LEN)?.try_into().unwrap_or([0; PREFIX_LEN]);
-        if let Some(prefix) = Prefix::parse(prefix_bytes)
+        if damaged.is_none()
+            && let Some(prefix) = Prefix::parse(prefix_bytes)
             && prefix.kind == Kind::Record
             && prefix.frame_len <= self.end - bad
         {
             let head_len = Head::max_len(MAX_KEY_LEN).min(prefix.frame_len as usize);
             let head = Head::parse(self.peek(bad, head_len)?, prefix.frame_len);
             damaged = head.map(|head| (prefix.frame_len, head.key.to_vec()));
-            let after = bad + prefix.frame_len;
+        }
+        if damaged.is_none() {
+            let left = self.end - bad;
+            let head = Head::parse_without_prefix(self.peek(bad, Head::max_len(MAX_KEY_LEN))?);
+            damaged = head.filter(|(len, _)| *len <= left).map(|(len, head)| (len, head.key.to_vec()));
+        }
+        if let Some((len, _)) = damaged {
+            let after = bad + len;
             if after == self.end || self.is_frame(after)? {
                 self.at = after;
                 return Ok(damaged);
@@ -156,6 +167,25 @@ impl Scanner {
         }
         self.at = self.find_frame(bad + 1)?;
         Ok(damaged)
+    }
+
+    /// The length and the key that the record at `at` had before one bit of it flipped, if that is what happened and the
+    /// bit is one of those that tell. The checksum is right for one such bit only: up to 2^31 bits, all errors of fewer
+    /// than four differ (Koopman, "32-bit cyclic redundancy codes for internet applications", 2002).
+    fn repaired(&mut self, at: u64) -> Result<Option<(u64, Vec<u8>)>> {
+        let mut bytes = self.peek(at, REPAIR_LEN)?.to_vec();
+        for bit in 0..bytes.len().min(REPAIR_HEAD) * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            if let Some(prefix) = bytes.first_chunk().and_then(|prefix| Prefix::parse(*prefix))
+                && let Some(frame) = usize::try_from(prefix.frame_len).ok().and_then(|len| bytes.get(..len))
+                && let Some(head) = Head::parse(frame, prefix.frame_len)
+                && record::crc_matches(frame)
+            {
+                return Ok(Some((prefix.frame_len, head.key.to_vec())));
+            }
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        Ok(None)
     }
 
     /// Goes on behind a record that `next` has shown but that cannot be what it seems: at the next intact frame from one
