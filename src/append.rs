@@ -27,6 +27,9 @@ const STORE_AFTER: u64 = 256 << 10;
 /// By system calls, values larger than this are written straight from the caller's memory.
 const LARGE_VALUE: usize = 64 << 10;
 
+/// A larger buffer is not kept for the next batch.
+const MOST_SCRATCH: usize = 4 << 20;
+
 /// What making and opening segments takes.
 pub(crate) struct SegmentFactory {
     pub storage: Arc<dyn Storage>,
@@ -232,6 +235,63 @@ impl Appender {
         self.last_timestamp = entry.timestamp;
         self.appended += len;
         Ok(Position::new(active.slot, offset, len))
+    }
+
+    /// The slot and the offset of the next frame. After `prepare`.
+    pub(crate) fn next_place(&self) -> Result<(u32, u64)> {
+        let active = self.active.as_ref().ok_or_else(|| Error::new(Code::Internal, "no active segment"))?;
+        Ok((active.slot, active.end))
+    }
+
+    /// Writes a batch frame behind the end of the log, where `prepare` has made room for it. It is no part of the log
+    /// until `publish_batch`.
+    pub(crate) fn write_batch_frame<'a>(
+        &mut self,
+        len: u64,
+        entries: impl Iterator<Item = DataFileEntry<'a>>,
+    ) -> Result<()> {
+        let Some(active) = &mut self.active else {
+            return Err(Error::new(Code::Internal, "no active segment"));
+        };
+        let offset = active.end;
+        active.populate(offset + len);
+        if let Some(map) = active.map_to_store_to() {
+            // SAFETY: as in `append`: inside the file, behind the published end, and under the append lock.
+            let stored = unsafe { map.write(offset as usize, len as usize, |out| record::encode_batch(entries, out)) };
+            return stored.unwrap_or_else(|| Err(Error::new(Code::Internal, "append beyond the mapping")));
+        }
+        let scratch = &mut self.scratch;
+        scratch.clear();
+        scratch.try_reserve(len as usize).map_err(|_| Error::no_memory("a batch"))?;
+        scratch.resize(len as usize, 0);
+        record::encode_batch(entries, scratch)?;
+        let written = write_all_at(&*active.open.file, scratch, offset);
+        if scratch.capacity() > MOST_SCRATCH {
+            *scratch = Vec::new();
+        }
+        active.untidy |= written.is_err();
+        written.map_err(|e| Error::os(format_args!("append at offset {offset}"), &e))
+    }
+
+    /// Takes back what `write_batch_frame` has written.
+    pub(crate) fn retract_frame(&mut self) {
+        let Some(active) = &mut self.active else { return };
+        match active.map_to_store_to() {
+            Some(map) => {
+                // SAFETY: the frame that was just written there is no part of the log; under the append lock.
+                unsafe { map.write(active.end as usize, record::PREFIX_LEN, |out| out.fill(0)) };
+            }
+            None => active.untidy = true,
+        }
+    }
+
+    /// Makes the frame that was written a part of the log. Its records have the timestamps from `first` to `last`.
+    pub(crate) fn publish_batch(&mut self, len: u64, first: i64, last: i64) {
+        let Some(active) = &mut self.active else { return };
+        active.open.segment.note_timestamp(first);
+        active.advance(len);
+        self.last_timestamp = last;
+        self.appended += len;
     }
 
     /// Notes in the log that everything before `offset` of `segment`, and every earlier segment, has been

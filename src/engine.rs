@@ -18,13 +18,15 @@ use crate::maintenance::{self, Maintenance};
 use crate::options::Options;
 use crate::read::ValueBuf;
 use crate::recovery;
+use crate::snapshot::Uses;
 use crate::stats::{RecoveryInfo, Stats};
 use crate::storage::Storage;
 use crate::sync::GroupCommit;
+use crate::write::Condition;
 
 /// An open store. May be used from any number of threads at once.
 pub struct Store {
-    engine: Arc<Engine>,
+    pub(crate) engine: Arc<Engine>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -44,6 +46,7 @@ pub(crate) struct Engine {
     /// Counts the manifests written. Only changes under the maintenance lock.
     pub generation: AtomicU64,
     pub recovery: RecoveryInfo,
+    pub uses: Uses,
     birthplace: Birthplace,
 }
 
@@ -98,6 +101,18 @@ impl Store {
         self.engine.set(key, value)
     }
 
+    /// Stores a value under a key that has none. Returns whether it did.
+    pub fn set_if_absent(&self, key: &[u8], value: &[u8]) -> Result<bool> {
+        self.check_process()?;
+        self.engine.set_if(key, value, Condition::Absent)
+    }
+
+    /// Stores a value under a key whose value is `expected`. Returns whether it did.
+    pub fn replace_if(&self, key: &[u8], expected: &[u8], value: &[u8]) -> Result<bool> {
+        self.check_process()?;
+        self.engine.set_if(key, value, Condition::Value(expected))
+    }
+
     /// Removes a key. False if it was not stored; then nothing is written.
     pub fn del(&self, key: &[u8]) -> Result<bool> {
         self.check_process()?;
@@ -135,7 +150,15 @@ impl Store {
     /// An error in a forked child of the process that opened the store. Takes no lock, makes no system call.
     #[inline]
     pub fn check_process(&self) -> Result<()> {
-        self.engine.birthplace.check()
+        self.engine.check_process()
+    }
+
+    /// An error while snapshots or iterators of the store are alive.
+    pub fn check_unused(&self) -> Result<()> {
+        if self.engine.uses.any() {
+            return Err(Error::new(Code::Busy, "snapshots or iterators of the store have not been freed"));
+        }
+        Ok(())
     }
 
     fn check_writable(&self) -> Result<()> {
@@ -146,8 +169,8 @@ impl Store {
         Ok(())
     }
 
-    /// Syncs everything and closes the store. It is closed whatever the result: an error says that
-    /// what was written last may not be durable.
+    /// Syncs everything and closes the store. Snapshots and iterators can still be read from afterwards. It is closed
+    /// whatever the result: an error says that what was written last may not be durable.
     pub fn close(mut self) -> Result<()> {
         self.shut_down()
     }
@@ -197,8 +220,14 @@ impl Engine {
             maintenance: Maintenance::default(),
             generation: AtomicU64::new(manifest.generation),
             recovery,
+            uses: Uses::default(),
             birthplace,
         }
+    }
+
+    #[inline]
+    pub(crate) fn check_process(&self) -> Result<()> {
+        self.birthplace.check()
     }
 
     /// Where a key belongs in the index. Keyed, so that nobody can choose keys that collide.
@@ -273,6 +302,7 @@ impl Engine {
             stats.tombstone_bytes += segment.tombstones();
             stats.quarantined_segments += segment.quarantined() as u64;
         }
+        stats.snapshots = self.uses.snapshots.load(Relaxed);
         stats.pinned_bytes = self.maintenance.pinned_bytes.load(Relaxed);
         stats.compactions = self.maintenance.compactions.load(Relaxed);
         stats.compacted_bytes = self.maintenance.compacted_bytes.load(Relaxed);

@@ -9,7 +9,8 @@
 //! |---|---|
 //! | `ffi` | the C interface: the only place that sees a caller's raw pointers |
 //! | [`engine`] | open, get, set, delete, sync, compact, close |
-//! | `read`, `write` | what a get and a set do |
+//! | `read`, `write`, `batch` | what a get and a set do, and several sets together |
+//! | `snapshot` | the store as it was at one moment |
 //! | `append`, `sync` | the end of the log; making it durable, once for all who wait |
 //! | `maintenance`, `compact`, `seal`, `reserve` | the work that nobody waits for |
 //! | `recovery`, `chain`, `load` | opening: what a crash left, and the index made from it |
@@ -18,6 +19,7 @@
 //! | `storage` | the door to the operating system |
 
 mod append;
+mod batch;
 mod chain;
 mod compact;
 #[cfg(test)]
@@ -33,19 +35,23 @@ mod maintenance;
 #[cfg(test)]
 mod model_tests;
 pub mod options;
+mod prefetch;
 mod read;
 mod recovery;
 mod reserve;
 mod seal;
+mod snapshot;
 pub mod stats;
 mod storage;
 mod sync;
 mod write;
 
+pub use batch::{Batch, MAX_BATCH_LEN};
 pub use engine::Store;
 pub use error::{Code, Error, Result};
 pub use options::{IoPath, Options, SyncLevel};
 pub use read::ValueBuf;
+pub use snapshot::Snapshot;
 pub use stats::{RecoveryInfo, Stats};
 
 /// The longest key, in bytes.

@@ -122,7 +122,7 @@ impl Engine {
 
     /// Which of the candidates is the key's entry; one of length 0 if the record that may be the key's is damaged.
     #[inline]
-    fn find_among<'a>(
+    pub(crate) fn find_among<'a>(
         &self,
         candidates: impl Iterator<Item = Result<(Position, &'a Arc<Segment>)>>,
         key: &[u8],

@@ -3,7 +3,7 @@
 use crate::append::Appender;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
-use crate::index::KeyHash;
+use crate::index::{KeyHash, Position, Shard};
 use crate::log::record::{DataFileEntry, record_len};
 use crate::options::SyncLevel;
 use crate::read::Entry;
@@ -13,12 +13,54 @@ use crate::{MAX_KEY_LEN, MAX_VALUE_LEN};
 /// Records up to this are copied to the log while the shard is locked: locking it twice would cost more.
 const COPY_UNDER_LOCK: u64 = 4 << 10;
 
-/// What a write has done, and what it leaves to do.
+/// What must be so for a write to happen.
+#[derive(Clone, Copy)]
+pub(crate) enum Condition<'a> {
+    None,
+    /// The key is not stored.
+    Absent,
+    /// The key has this value.
+    Value(&'a [u8]),
+}
+
+/// What has become of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It was done; whether the key was stored before.
+    Done { existed: bool },
+    /// There was nothing to delete.
+    Nothing,
+    /// The condition did not hold.
+    Conflict,
+}
+
+/// A change of one entry of the index: to nothing, from nothing, or from one position to another.
+pub(crate) struct Change {
+    pub old: Option<Position>,
+    pub new: Option<Position>,
+}
+
+impl Change {
+    /// After [`Shard::reserve`].
+    #[inline]
+    pub(crate) fn apply(&self, shard: &mut Shard, hash: KeyHash) {
+        match (self.old, self.new) {
+            (None, Some(new)) => shard.insert(hash, new),
+            (Some(old), Some(new)) => drop(shard.replace(hash, old, new)),
+            (Some(old), None) => drop(shard.remove(hash, old)),
+            (None, None) => {}
+        }
+    }
+
+    pub(crate) fn reversed(&self) -> Change {
+        Change { old: self.new, new: self.old }
+    }
+}
+
+/// How far a write has brought the log, and what it leaves to do.
 pub(crate) struct Written {
-    /// The key was stored before.
-    existed: bool,
     /// How far the log has been written.
-    appended: u64,
+    pub appended: u64,
     /// Garbage made since open.
     pub garbage_before: u64,
     pub garbage: u64,
@@ -27,13 +69,29 @@ pub(crate) struct Written {
     pub backlog: usize,
 }
 
+impl Written {
+    /// What has happened since there was so much garbage and such a backlog.
+    pub(crate) fn since((garbage_before, backlog_before): (u64, usize), appender: &Appender) -> Written {
+        let (appended, garbage, backlog) = (appender.appended, appender.garbage, appender.backlog());
+        Written { appended, garbage_before, garbage, backlog_before, backlog }
+    }
+}
+
 impl Engine {
     /// Stores a value under a key.
     pub(crate) fn set(&self, key: &[u8], value: &[u8]) -> Result<()> {
         if key.len() > MAX_KEY_LEN || value.len() as u64 > MAX_VALUE_LEN {
             return Err(too_large(key.len(), value.len()));
         }
-        self.write(key, Some(value)).map(drop)
+        self.write(key, Some(value), Condition::None).map(drop)
+    }
+
+    /// Stores a value if the condition holds. Returns whether it did.
+    pub(crate) fn set_if(&self, key: &[u8], value: &[u8], condition: Condition<'_>) -> Result<bool> {
+        if key.len() > MAX_KEY_LEN || value.len() as u64 > MAX_VALUE_LEN {
+            return Err(too_large(key.len(), value.len()));
+        }
+        Ok(self.write(key, Some(value), condition)? != Outcome::Conflict)
     }
 
     /// Removes a key. False if it was not there; then nothing is written.
@@ -41,36 +99,44 @@ impl Engine {
         if key.len() > MAX_KEY_LEN {
             return Err(too_large(key.len(), 0));
         }
-        self.write(key, None)
+        Ok(self.write(key, None, Condition::None)? == Outcome::Done { existed: true })
     }
 
-    /// Appends a record, or a tombstone if there is something to delete. Returns whether the key was stored before.
-    fn write(&self, key: &[u8], value: Option<&[u8]>) -> Result<bool> {
+    /// An error if this handle takes no writes.
+    #[inline]
+    pub(crate) fn check_takes_writes(&self) -> Result<()> {
         if self.options.read_only {
             return Err(Error::new(Code::ReadOnly, "the store was opened for reading only"));
         }
         if self.commit.poisoned() {
             return Err(poisoned());
         }
+        Ok(())
+    }
+
+    /// Appends a record, or a tombstone if there is something to delete.
+    fn write(&self, key: &[u8], value: Option<&[u8]>, condition: Condition<'_>) -> Result<Outcome> {
+        self.check_takes_writes()?;
         let hash = self.hash(key);
         // Most of the work, and any waiting for a cold page, before the lock that all writers share.
         let found = self.locate(key, hash)?;
         if value.is_none() && found.1.is_none() {
-            return Ok(false);
+            return Ok(Outcome::Nothing);
         }
         self.maintenance.slow_down(self);
-        let written = self.append_and_index(key, value, hash, found);
-        let done = match written {
+        let (outcome, written) = match self.append_and_index(key, value, hash, found, condition) {
             Err(e) if e.code() == Code::NoSpace && self.make_room(value.is_none()) => {
-                self.append_and_index(key, value, hash, self.locate(key, hash)?)?
+                self.append_and_index(key, value, hash, self.locate(key, hash)?, condition)?
             }
             other => other?,
         };
-        if self.options.sync == SyncLevel::Always {
-            self.sync_to(done.appended)?;
+        if matches!(outcome, Outcome::Done { .. }) {
+            if self.options.sync == SyncLevel::Always {
+                self.sync_to(written.appended)?;
+            }
+            self.maintenance.after_write(self, &written);
         }
-        self.maintenance.after_write(self, &done);
-        Ok(done.existed)
+        Ok(outcome)
     }
 
     /// Writes under the append lock.
@@ -80,15 +146,34 @@ impl Engine {
         value: Option<&[u8]>,
         hash: KeyHash,
         found: (u64, Option<Entry>),
-    ) -> Result<Written> {
+        condition: Condition<'_>,
+    ) -> Result<(Outcome, Written)> {
         let mut appender = self.appender()?;
-        let (garbage_before, backlog_before) = (appender.garbage, appender.backlog());
-        let existed = self.write_locked(&mut appender, key, value, hash, found)?.is_some();
-        let (appended, garbage, backlog) = (appender.appended, appender.garbage, appender.backlog());
-        Ok(Written { existed, appended, garbage_before, garbage, backlog_before, backlog })
+        let before = (appender.garbage, appender.backlog());
+        let holds = match condition {
+            Condition::None => true,
+            Condition::Absent => self.locate(key, hash)?.1.is_none(),
+            Condition::Value(expected) => self.has_value(key, hash, expected)?,
+        };
+        let outcome = match holds {
+            true => self.write_locked(&mut appender, key, value, hash, found)?,
+            false => Outcome::Conflict,
+        };
+        Ok((outcome, Written::since(before, &appender)))
     }
 
-    /// Under the append lock. Nothing has changed unless it succeeds. Returns the entry that was replaced.
+    /// Whether the key is stored with this value.
+    pub(crate) fn has_value(&self, key: &[u8], hash: KeyHash, expected: &[u8]) -> Result<bool> {
+        let Some(entry) = self.locate(key, hash)?.1 else { return Ok(false) };
+        // A different length can be told without reading the value. A damaged record has none, and is an error.
+        if entry.len > 0 && entry.len != record_len(key.len(), Some(expected.len())) {
+            return Ok(false);
+        }
+        let mut value = Vec::new();
+        Ok(self.get_with(key, &mut value)?.is_some() && value == expected)
+    }
+
+    /// Under the append lock. Nothing has changed unless it succeeds.
     fn write_locked(
         &self,
         appender: &mut Appender,
@@ -96,14 +181,14 @@ impl Engine {
         value: Option<&[u8]>,
         hash: KeyHash,
         (version, found): (u64, Option<Entry>),
-    ) -> Result<Option<Entry>> {
+    ) -> Result<Outcome> {
         let len = record_len(key.len(), value.map(<[u8]>::len));
         let entry = DataFileEntry { timestamp: appender.next_timestamp()?, key, value };
         appender.prepare(len, value.is_none(), &self.index)?;
         let mut shard = self.index.write(hash)?;
         let old = if shard.version() == version { found } else { self.find(&shard, key, hash)? };
         if value.is_none() && old.is_none() {
-            return Ok(None);
+            return Ok(Outcome::Nothing);
         }
         shard.reserve(hash)?;
         let position = if len <= COPY_UNDER_LOCK {
@@ -120,21 +205,17 @@ impl Engine {
             shard.segment(old.position)?.add_dead(old.len);
             appender.garbage += old.len;
         }
-        match (value, old) {
-            (Some(_), None) => shard.insert(hash, position),
-            (Some(_), Some(old)) => drop(shard.replace(hash, old.position, position)),
-            (None, Some(old)) => drop(shard.remove(hash, old.position)),
-            (None, None) => {}
-        }
+        let change = Change { old: old.map(|old| old.position), new: value.map(|_| position) };
+        change.apply(&mut shard, hash);
         if value.is_none() {
             shard.segment(position)?.add_tombstone(len);
         }
-        Ok(old)
+        Ok(Outcome::Done { existed: old.is_some() })
     }
 }
 
 #[cold]
-fn too_large(key_len: usize, value_len: usize) -> Error {
+pub(crate) fn too_large(key_len: usize, value_len: usize) -> Error {
     let what = format!(
         "a key of {key_len} and a value of {value_len} bytes: at most {MAX_KEY_LEN} and {MAX_VALUE_LEN} are possible"
     );

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering::*, fence};
 use super::arena::Arena;
 use super::position::Position;
 use crate::error::{Error, Result};
+use crate::prefetch::prefetch;
 
 const SLOTS: usize = 5;
 
@@ -118,14 +119,7 @@ impl Chunk {
     /// Asks for the line that a probe for this tag reads first.
     pub(crate) fn prefetch(&self, tag: u32) {
         let buckets = self.buckets();
-        let line: *const Bucket = &buckets[home(tag, buckets.len())];
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch is a hint that changes nothing, whatever the address; this one is valid.
-        unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast())
-        };
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = line;
+        prefetch(&buckets[home(tag, buckets.len())]);
     }
 
     /// Adds an entry. There must be room: see [`Chunk::full`].

@@ -79,8 +79,8 @@ impl Index {
         let segments = Arc::new(Segments::default());
         let arena = Arc::default();
         let mut shards = Vec::with_capacity(SHARDS);
-        for _ in 0..SHARDS {
-            shards.push(RwLock::new(Shard::new(&arena, Arc::clone(&segments))?));
+        for number in 0..SHARDS {
+            shards.push(RwLock::new(Shard::new(number, &arena, Arc::clone(&segments))?));
         }
         Ok(Index { shards: shards.into_boxed_slice(), segments: Mutex::new(segments) })
     }
@@ -99,7 +99,7 @@ impl Index {
     /// ahead.
     pub(crate) fn prefetch(&self, hash: KeyHash) {
         if let Ok(shard) = self.read(hash) {
-            shard.directory.chunk(hash.tag()).prefetch(hash.tag());
+            shard.prefetch(hash);
         }
     }
 
@@ -151,6 +151,24 @@ impl Index {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The index as it is now. Under the append lock, so that no entry changes meanwhile.
+    pub(crate) fn view(&self) -> Result<View> {
+        let mut directories = Vec::new();
+        directories.try_reserve_exact(SHARDS).map_err(|_| Error::no_memory("a snapshot"))?;
+        let mut keys = 0;
+        for shard in &self.shards {
+            let shard = shard.read().map_err(|_| poisoned())?;
+            directories.push(Arc::clone(&shard.directory));
+            keys += shard.keys;
+        }
+        Ok(View { directories: directories.into_boxed_slice(), segments: self.segments(), keys })
+    }
+
+    /// Locks the shards of these hashes, which are in ascending order, all at the same time, to change entries.
+    pub(crate) fn write_all(&self, hashes: impl Iterator<Item = KeyHash>) -> Result<Vec<RwLockWriteGuard<'_, Shard>>> {
+        distinct_shards(hashes).map(|shard| self.shards[shard].write().map_err(|_| poisoned())).collect()
+    }
+
     /// Keys stored, and bytes of memory taken.
     pub(crate) fn usage(&self) -> (u64, u64) {
         let mut keys = 0;
@@ -164,6 +182,36 @@ impl Index {
     }
 }
 
+/// The shards of hashes that are in ascending order: everybody who locks several does so in this order.
+fn distinct_shards(hashes: impl Iterator<Item = KeyHash>) -> impl Iterator<Item = usize> {
+    let mut last = usize::MAX;
+    hashes.map(KeyHash::shard).filter(move |&shard| std::mem::replace(&mut last, shard) != shard)
+}
+
+/// The whole index as it was at one moment. It shares the memory of the index until that changes; what it has seen stays
+/// as it was. The segments that it knows stay readable for as long as it lives.
+pub(crate) struct View {
+    directories: Box<[Arc<Directory>]>,
+    segments: Arc<Segments>,
+    keys: u64,
+}
+
+impl View {
+    /// As [`Shard::candidates`].
+    pub(crate) fn candidates(&self, hash: KeyHash) -> Candidates<'_> {
+        self.directories[hash.shard()].chunk(hash.tag()).candidates(hash.tag())
+    }
+
+    pub(crate) fn segment(&self, position: Position) -> Result<&Arc<Segment>> {
+        self.segments.get(position.slot())
+    }
+
+    /// How many keys there are.
+    pub(crate) fn keys(&self) -> u64 {
+        self.keys
+    }
+}
+
 fn poisoned() -> Error {
     Error::new(Code::Internal, "the index is unusable after an internal error; reopen the store")
 }
@@ -171,10 +219,12 @@ fn poisoned() -> Error {
 /// One part of the index: the keys whose hashes have the same top bits.
 #[repr(align(64))]
 pub(crate) struct Shard {
+    number: usize,
     /// Counts the changes: what was found before is still true while this is the same.
     version: u64,
     keys: u64,
-    directory: Directory,
+    /// Shared with the views that have been taken since it last changed.
+    directory: Arc<Directory>,
     segments: Arc<Segments>,
 }
 
@@ -187,9 +237,9 @@ struct Directory {
 }
 
 impl Shard {
-    fn new(arena: &Arc<Arena>, segments: Arc<Segments>) -> Result<Shard> {
+    fn new(number: usize, arena: &Arc<Arena>, segments: Arc<Segments>) -> Result<Shard> {
         let directory = Directory { depth: 0, map: vec![0], chunks: vec![Chunk::new(arena, 1, 0)?] };
-        Ok(Shard { version: 0, keys: 0, directory, segments })
+        Ok(Shard { number, version: 0, keys: 0, directory: Arc::new(directory), segments })
     }
 
     #[inline]
@@ -212,7 +262,7 @@ impl Shard {
     /// Makes sure that the next change to an entry of this hash cannot fail: room for one more, in
     /// memory that is shared with no snapshot.
     pub(crate) fn reserve(&mut self, hash: KeyHash) -> Result<()> {
-        let directory = &mut self.directory;
+        let directory = Directory::own(&mut self.directory)?;
         let mut at = directory.map[directory.map_index(hash.tag())] as usize;
         while directory.chunks[at].full() {
             if directory.chunks[at].largest() && directory.chunks[at].depth() < MAX_DEPTH {
@@ -227,24 +277,44 @@ impl Shard {
 
     /// Adds an entry. After `reserve`.
     pub(crate) fn insert(&mut self, hash: KeyHash, position: Position) {
-        self.directory.chunk_mut(hash.tag()).insert(hash.tag(), position);
+        if let Some(chunk) = self.chunk_mut(hash) {
+            chunk.insert(hash.tag(), position);
+        }
         self.keys += 1;
         self.version += 1;
     }
 
     /// Moves an entry from one position to another; false if there is none at the old one. After `reserve`.
     pub(crate) fn replace(&mut self, hash: KeyHash, old: Position, new: Position) -> bool {
-        let done = self.directory.chunk_mut(hash.tag()).replace(hash.tag(), old, new);
+        let done = self.chunk_mut(hash).is_some_and(|chunk| chunk.replace(hash.tag(), old, new));
         self.version += done as u64;
         done
     }
 
     /// Removes the entry at a position; false if there is none. After `reserve`.
     pub(crate) fn remove(&mut self, hash: KeyHash, position: Position) -> bool {
-        let done = self.directory.chunk_mut(hash.tag()).remove(hash.tag(), position);
+        let done = self.chunk_mut(hash).is_some_and(|chunk| chunk.remove(hash.tag(), position));
         self.keys -= done as u64;
         self.version += done as u64;
         done
+    }
+
+    /// Asks for the line that a probe for this hash reads first.
+    pub(crate) fn prefetch(&self, hash: KeyHash) {
+        self.directory.chunk(hash.tag()).prefetch(hash.tag());
+    }
+
+    /// Whether an entry of this hash would be here.
+    pub(crate) fn holds(&self, hash: KeyHash) -> bool {
+        self.number == hash.shard()
+    }
+
+    /// The chunk of this hash. There is one to be changed after `reserve`, as a lock is held since, under which nobody
+    /// takes a view.
+    fn chunk_mut(&mut self, hash: KeyHash) -> Option<&mut Chunk> {
+        let directory = Arc::get_mut(&mut self.directory)?;
+        let at = directory.map[directory.map_index(hash.tag())] as usize;
+        Some(&mut directory.chunks[at])
     }
 }
 
@@ -259,10 +329,18 @@ impl Directory {
         &self.chunks[self.map[self.map_index(tag)] as usize]
     }
 
-    #[inline]
-    fn chunk_mut(&mut self, tag: u32) -> &mut Chunk {
-        let at = self.map[self.map_index(tag)] as usize;
-        &mut self.chunks[at]
+    /// Makes the directory its owner's own, copying it if a view shares it. The chunks stay shared.
+    fn own(shared: &mut Arc<Directory>) -> Result<&mut Directory> {
+        if Arc::get_mut(shared).is_none() {
+            let no_memory = |_| Error::no_memory("the index");
+            let (mut map, mut chunks) = (Vec::new(), Vec::new());
+            map.try_reserve_exact(shared.map.len()).map_err(no_memory)?;
+            chunks.try_reserve_exact(shared.chunks.len() + 1).map_err(no_memory)?;
+            map.extend_from_slice(&shared.map);
+            chunks.extend_from_slice(&shared.chunks);
+            *shared = Arc::new(Directory { depth: shared.depth, map, chunks });
+        }
+        Arc::get_mut(shared).ok_or_else(|| Error::new(Code::Internal, "a directory of the index is shared"))
     }
 
     /// Replaces a chunk by two, each with half of its entries.

@@ -23,6 +23,9 @@ pub(crate) const CRC_LEN: usize = 4;
 /// Bytes of a sync mark.
 pub(crate) const MARK_LEN: usize = PREFIX_LEN + 8 + CRC_LEN;
 
+/// Bytes that a batch frame takes besides its records.
+pub(crate) const BATCH_OVERHEAD: u64 = (PREFIX_LEN + CRC_LEN) as u64;
+
 const BATCH: u64 = 1 << 63;
 const MARK: u64 = 1 << 62;
 const LENGTH: u64 = (1 << 48) - 1;
@@ -104,6 +107,22 @@ pub(crate) fn encode_split(entry: &DataFileEntry<'_>, out: &mut Vec<u8>) -> Resu
     out.extend((len - (PREFIX_LEN + CRC_LEN) as u64).to_le_bytes());
     out.extend(wincode::serialize(&head).map_err(|e| Error::new(Code::Internal, format!("encode record: {e}")))?);
     Ok(crc32c::crc32c_append(crc32c::crc32c(out), value).to_le_bytes())
+}
+
+/// Writes the batch frame of `entries` to `out`, which has exactly as many bytes as it takes.
+pub(crate) fn encode_batch<'a>(entries: impl Iterator<Item = DataFileEntry<'a>>, out: &mut [u8]) -> Result<()> {
+    let body_end = out.len() - CRC_LEN;
+    out[..PREFIX_LEN].copy_from_slice(&(BATCH | (body_end - PREFIX_LEN) as u64).to_le_bytes());
+    let mut at = PREFIX_LEN;
+    for entry in entries {
+        let len = record_len(entry.key.len(), entry.value.map(<[u8]>::len)) as usize;
+        let record = out[..body_end].get_mut(at..at + len);
+        encode_record(&entry, record.ok_or_else(|| Error::new(Code::Internal, "a batch is longer than planned"))?)?;
+        at += len;
+    }
+    debug_assert_eq!(at, body_end);
+    close_frame(out);
+    Ok(())
 }
 
 /// Writes a sync mark to `out`, which has exactly [`MARK_LEN`] bytes.

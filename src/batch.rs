@@ -1,0 +1,443 @@
+//! Batches: several changes as one. In the log a batch is one frame, which a crash leaves whole or not at all; in the
+//! index its keys change while all their shards are locked.
+
+use std::ops::Range;
+
+use crate::append::Appender;
+use crate::engine::{Engine, Store};
+use crate::error::{Code, Error, Result};
+use crate::index::{KeyHash, Position, Shard};
+use crate::log::record::{BATCH_OVERHEAD, DataFileEntry, record_len};
+use crate::options::SyncLevel;
+use crate::read::Entry;
+use crate::write::{Change, Written, too_large};
+use crate::{MAX_KEY_LEN, MAX_VALUE_LEN};
+
+/// The most bytes that the records of a batch may take.
+pub const MAX_BATCH_LEN: u64 = 1 << 30;
+/// So many keys are looked up in the index ahead of need.
+const LOOK_AHEAD: usize = 16;
+
+/// Changes to be applied together, and conditions under which. Belongs to no store.
+#[derive(Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    operations: Vec<Operation>,
+    changes: usize,
+    /// Bytes that the records of the changes take in the log.
+    log_bytes: u64,
+}
+
+struct Operation {
+    kind: Kind,
+    key: Range<usize>,
+    value: Range<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Set,
+    Del,
+    Require,
+    RequireAbsent,
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Batch {
+        Batch::default()
+    }
+
+    /// Adds the storing of a value under a key. A later change of the same key wins.
+    pub fn set(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.push(Kind::Set, key, value)
+    }
+
+    /// Adds the removal of a key, which need not be there.
+    pub fn del(&mut self, key: &[u8]) -> Result<()> {
+        self.push(Kind::Del, key, &[])
+    }
+
+    /// Makes the batch depend on a key having this value before it.
+    pub fn require(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.push(Kind::Require, key, value)
+    }
+
+    /// Makes the batch depend on a key not being stored before it.
+    pub fn require_absent(&mut self, key: &[u8]) -> Result<()> {
+        self.push(Kind::RequireAbsent, key, &[])
+    }
+
+    /// The number of changes.
+    pub fn len(&self) -> usize {
+        self.changes
+    }
+
+    /// Whether there is nothing to change.
+    pub fn is_empty(&self) -> bool {
+        self.changes == 0
+    }
+
+    /// Empties the batch, keeping its memory for the next use.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.operations.clear();
+        (self.changes, self.log_bytes) = (0, 0);
+    }
+
+    /// Either adds the operation or leaves the batch as it was.
+    fn push(&mut self, kind: Kind, key: &[u8], value: &[u8]) -> Result<()> {
+        if key.len() > MAX_KEY_LEN || value.len() as u64 > MAX_VALUE_LEN {
+            return Err(too_large(key.len(), value.len()));
+        }
+        let log_bytes = match kind {
+            Kind::Set => record_len(key.len(), Some(value.len())),
+            Kind::Del => record_len(key.len(), None),
+            Kind::Require | Kind::RequireAbsent => 0,
+        };
+        if self.log_bytes + log_bytes > MAX_BATCH_LEN {
+            let what = format!("the batch would take more than {MAX_BATCH_LEN} bytes of log");
+            return Err(Error::new(Code::TooLarge, what));
+        }
+        let no_memory = |_| Error::no_memory("a batch");
+        self.bytes.try_reserve(key.len() + value.len()).map_err(no_memory)?;
+        self.operations.try_reserve(1).map_err(no_memory)?;
+        let start = self.bytes.len();
+        let middle = start + key.len();
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value);
+        self.operations.push(Operation { kind, key: start..middle, value: middle..middle + value.len() });
+        self.changes += matches!(kind, Kind::Set | Kind::Del) as usize;
+        self.log_bytes += log_bytes;
+        Ok(())
+    }
+
+    fn key(&self, operation: &Operation) -> &[u8] {
+        &self.bytes[operation.key.clone()]
+    }
+
+    /// What a change stores; `None` if it deletes.
+    fn value(&self, operation: &Operation) -> Option<&[u8]> {
+        (operation.kind != Kind::Del).then(|| &self.bytes[operation.value.clone()])
+    }
+}
+
+/// A change of a batch on its way into the log. No two are of the same key.
+struct Target {
+    hash: KeyHash,
+    operation: u32,
+    /// The version of the shard for which `old` is known.
+    version: u64,
+    old: Option<Entry>,
+    /// Where the record will be. `None`: there is nothing to delete.
+    new: Option<Position>,
+}
+
+impl Store {
+    /// Applies a batch, all of it or, if one of its conditions does not hold, nothing. Returns whether it was applied.
+    pub fn write(&self, batch: &Batch) -> Result<bool> {
+        self.check_process()?;
+        self.engine.write_batch(batch)
+    }
+}
+
+impl Engine {
+    fn write_batch(&self, batch: &Batch) -> Result<bool> {
+        self.check_takes_writes()?;
+        let mut targets = self.plan(batch)?;
+        let only_deletes = !batch.operations.iter().any(|o| o.kind == Kind::Set);
+        self.locate_all(batch, &mut targets)?;
+        self.maintenance.slow_down(self);
+        let written = match self.append_batch(batch, &mut targets, only_deletes) {
+            Err(e) if e.code() == Code::NoSpace && self.make_room(only_deletes) => {
+                self.append_batch(batch, &mut targets, only_deletes)?
+            }
+            other => other?,
+        };
+        let Some(written) = written else { return Ok(false) };
+        if self.options.sync == SyncLevel::Always {
+            self.sync_to(written.appended)?;
+        }
+        self.maintenance.after_write(self, &written);
+        Ok(true)
+    }
+
+    /// The last change of each key, in the order of their hashes.
+    fn plan(&self, batch: &Batch) -> Result<Vec<Target>> {
+        let mut targets: Vec<Target> = Vec::new();
+        targets.try_reserve_exact(batch.changes).map_err(|_| Error::no_memory("a batch"))?;
+        for (number, operation) in batch.operations.iter().enumerate() {
+            if matches!(operation.kind, Kind::Set | Kind::Del) {
+                let hash = self.hash(batch.key(operation));
+                targets.push(Target { hash, operation: number as u32, version: u64::MAX, old: None, new: None });
+            }
+        }
+        targets.sort_unstable_by_key(|t| (t.hash, std::cmp::Reverse(t.operation)));
+        let key = |t: &Target| batch.key(&batch.operations[t.operation as usize]);
+        // Keys of one hash stand together, the last change of each before its others.
+        let mut kept = 0;
+        for next in 0..targets.len() {
+            let same_hash = targets[..kept].iter().rev().take_while(|t| t.hash == targets[next].hash);
+            if !same_hash.into_iter().any(|t| key(t) == key(&targets[next])) {
+                targets.swap(kept, next);
+                kept += 1;
+            }
+        }
+        targets.truncate(kept);
+        Ok(targets)
+    }
+
+    /// Looks the keys up before any lock: most of the work, and any waiting for a cold page.
+    fn locate_all(&self, batch: &Batch, targets: &mut [Target]) -> Result<()> {
+        for at in 0..targets.len() {
+            if let Some(ahead) = targets.get(at + LOOK_AHEAD) {
+                self.index.prefetch(ahead.hash);
+            }
+            let target = &mut targets[at];
+            let key = batch.key(&batch.operations[target.operation as usize]);
+            (target.version, target.old) = self.locate(key, target.hash)?;
+        }
+        Ok(())
+    }
+
+    /// Writes under the append lock. Nothing has changed unless it succeeds. `None` if a condition does not hold.
+    fn append_batch(&self, batch: &Batch, targets: &mut [Target], only_deletes: bool) -> Result<Option<Written>> {
+        let mut appender = self.appender()?;
+        if !self.conditions_hold(batch)? {
+            return Ok(None);
+        }
+        let before = (appender.garbage, appender.backlog());
+        self.locate_again(batch, targets)?;
+        let (mut count, mut len) = (0, BATCH_OVERHEAD);
+        for target in targets.iter() {
+            let operation = &batch.operations[target.operation as usize];
+            if operation.kind == Kind::Set || target.old.is_some() {
+                count += 1;
+                len += record_len(operation.key.len(), batch.value(operation).map(<[u8]>::len));
+            }
+        }
+        if count > 0 {
+            let first = appender.next_timestamp()?;
+            let last = first.checked_add(count - 1).filter(|&last| last < i64::MAX);
+            let last = last.ok_or_else(|| Error::new(Code::Invalid, "the clock is at the end of time"))?;
+            appender.prepare(len, only_deletes, &self.index)?;
+            self.append_frame(&mut appender, batch, targets, len, (first, last))?;
+        }
+        Ok(Some(Written::since(before, &appender)))
+    }
+
+    /// Whether the keys of the conditions are as they must be. Under the append lock, so they stay so.
+    fn conditions_hold(&self, batch: &Batch) -> Result<bool> {
+        for operation in &batch.operations {
+            let key = batch.key(operation);
+            let holds = match operation.kind {
+                Kind::Set | Kind::Del => true,
+                Kind::Require => self.has_value(key, self.hash(key), &batch.bytes[operation.value.clone()])?,
+                Kind::RequireAbsent => self.locate(key, self.hash(key))?.1.is_none(),
+            };
+            if !holds {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Looks those keys up once more whose shard has changed since. Under the append lock.
+    fn locate_again(&self, batch: &Batch, targets: &mut [Target]) -> Result<()> {
+        for target in targets {
+            target.new = None;
+            if self.index.read(target.hash)?.version() != target.version {
+                let key = batch.key(&batch.operations[target.operation as usize]);
+                (target.version, target.old) = self.locate(key, target.hash)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the frame, has the index point at its records, and only then lets readers see either.
+    fn append_frame(
+        &self,
+        appender: &mut Appender,
+        batch: &Batch,
+        targets: &mut [Target],
+        len: u64,
+        (first, last): (i64, i64),
+    ) -> Result<()> {
+        let (slot, start) = appender.next_place()?;
+        // In the order in which the batch was filled: what belongs together stays together.
+        let mut in_order: Vec<u32> = Vec::new();
+        in_order.try_reserve_exact(targets.len()).map_err(|_| Error::no_memory("a batch"))?;
+        in_order.extend(0..targets.len() as u32);
+        in_order.sort_unstable_by_key(|&t| targets[t as usize].operation);
+        let mut offset = start + BATCH_PREFIX;
+        for &t in &in_order {
+            let target = &mut targets[t as usize];
+            let operation = &batch.operations[target.operation as usize];
+            if operation.kind == Kind::Set || target.old.is_some() {
+                let record = record_len(operation.key.len(), batch.value(operation).map(<[u8]>::len));
+                target.new = Some(Position::new(slot, offset, record));
+                offset += record;
+            }
+        }
+        let written = in_order.iter().map(|&t| &targets[t as usize]).filter(|t| t.new.is_some());
+        let entries = written.zip(first..).map(|(target, timestamp)| {
+            let operation = &batch.operations[target.operation as usize];
+            DataFileEntry { timestamp, key: batch.key(operation), value: batch.value(operation) }
+        });
+        appender.write_batch_frame(len, entries)?;
+        let mut shards = self.index.write_all(targets.iter().map(|t| t.hash))?;
+        if let Err(e) = change_all(&mut shards, targets, batch) {
+            appender.retract_frame();
+            return Err(e);
+        }
+        appender.publish_batch(len, first, last);
+        let mut new_segment = None;
+        for (shard, target) in with_shards(&mut shards, targets) {
+            let Some(new) = target.new else { continue };
+            if let Some(old) = target.old {
+                shard.segment(old.position)?.add_dead(old.len);
+                appender.garbage += old.len;
+            }
+            let operation = &batch.operations[target.operation as usize];
+            let segment = shard.segment(new)?;
+            if operation.kind == Kind::Del {
+                segment.add_tombstone(record_len(operation.key.len(), None));
+            }
+            new_segment = Some(segment);
+        }
+        if let Some(segment) = new_segment {
+            segment.add_dead(BATCH_OVERHEAD);
+        }
+        Ok(())
+    }
+}
+
+/// Bytes of a batch frame before its first record.
+const BATCH_PREFIX: u64 = crate::log::record::PREFIX_LEN as u64;
+
+/// Pairs each target with its shard. Both are in ascending order.
+fn with_shards<'a, S: std::ops::Deref<Target = Shard>>(
+    shards: &'a mut [S],
+    targets: &'a [Target],
+) -> impl Iterator<Item = (&'a Shard, &'a Target)> {
+    let mut at = 0;
+    let shards = &*shards;
+    targets.iter().map(move |target| {
+        while !shards[at].holds(target.hash) {
+            at += 1;
+        }
+        (&*shards[at], target)
+    })
+}
+
+/// Has the index point at the new records. If that fails, it is as it was.
+fn change_all(shards: &mut [impl std::ops::DerefMut<Target = Shard>], targets: &[Target], batch: &Batch) -> Result<()> {
+    let mut at = 0;
+    for (number, target) in targets.iter().enumerate() {
+        while !shards[at].holds(target.hash) {
+            at += 1;
+        }
+        let change = target.change(batch);
+        let shard = &mut *shards[at];
+        if let Err(e) = shard.reserve(target.hash) {
+            undo_all(shards, &targets[..number], batch);
+            return Err(e);
+        }
+        change.apply(shard, target.hash);
+    }
+    Ok(())
+}
+
+/// Takes the changes back, the last one first. Each finds the room that it had before.
+fn undo_all(shards: &mut [impl std::ops::DerefMut<Target = Shard>], targets: &[Target], batch: &Batch) {
+    for target in targets.iter().rev() {
+        if let Some(shard) = shards.iter_mut().find(|shard| shard.holds(target.hash)) {
+            target.change(batch).reversed().apply(shard, target.hash);
+        }
+    }
+}
+
+impl Target {
+    fn change(&self, batch: &Batch) -> Change {
+        let deletes = batch.operations[self.operation as usize].kind == Kind::Del;
+        Change { old: self.old.map(|old| old.position), new: self.new.filter(|_| !deletes) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::storage::sim::{PageMode, SimStorage};
+    use crate::{IoPath, Options};
+
+    fn each_path(test: impl Fn(&dyn Fn() -> Store)) {
+        for io in [IoPath::Auto, IoPath::Syscall] {
+            let disk = SimStorage::new(1, PageMode::Page);
+            let options = Options { io, background: false, ..Options::default() };
+            test(&|| Store::open_on(Arc::new(disk.handle()), &options).unwrap());
+            assert_eq!(disk.violation(), None);
+        }
+    }
+
+    #[test]
+    fn the_last_change_of_a_key_wins_and_all_survive_reopening() {
+        each_path(|open| {
+            let store = open();
+            store.set(b"gone", b"1").unwrap();
+            let mut batch = Batch::new();
+            batch.set(b"a", b"first").unwrap();
+            batch.del(b"gone").unwrap();
+            batch.set(b"b", b"").unwrap();
+            batch.del(b"never there").unwrap();
+            batch.set(b"a", b"last").unwrap();
+            batch.set(b"c", b"x").unwrap();
+            batch.del(b"c").unwrap();
+            assert_eq!(batch.len(), 7);
+            assert!(store.write(&batch).unwrap());
+            let check = |store: &Store| {
+                assert_eq!(store.get(b"a").unwrap().as_deref(), Some(&b"last"[..]));
+                assert_eq!(store.get(b"b").unwrap().as_deref(), Some(&b""[..]));
+                assert!(!store.exists(b"gone").unwrap() && !store.exists(b"c").unwrap());
+                assert_eq!(store.stats().keys, 2);
+            };
+            check(&store);
+            store.close().unwrap();
+            let store = open();
+            check(&store);
+            batch.clear();
+            assert!(batch.is_empty() && store.write(&batch).unwrap());
+            store.compact().unwrap();
+            check(&store);
+        });
+    }
+
+    #[test]
+    fn a_condition_that_does_not_hold_keeps_everything_as_it_was() {
+        each_path(|open| {
+            let store = open();
+            store.set(b"balance", b"10").unwrap();
+            let mut batch = Batch::new();
+            batch.require(b"balance", b"11").unwrap();
+            batch.set(b"balance", b"12").unwrap();
+            batch.set(b"other", b"x").unwrap();
+            let before = store.stats().log_bytes;
+            assert!(!store.write(&batch).unwrap());
+            assert_eq!((store.stats().keys, store.stats().log_bytes), (1, before));
+            batch.clear();
+            batch.require(b"balance", b"10").unwrap();
+            batch.require_absent(b"other").unwrap();
+            batch.set(b"other", b"x").unwrap();
+            batch.del(b"balance").unwrap();
+            assert!(store.write(&batch).unwrap());
+            assert!(!store.write(&batch).unwrap());
+            assert_eq!(store.get(b"other").unwrap().as_deref(), Some(&b"x"[..]));
+            assert!(!store.exists(b"balance").unwrap());
+            assert!(store.set_if_absent(b"k", b"1").unwrap() && !store.set_if_absent(b"k", b"2").unwrap());
+            assert!(store.replace_if(b"k", b"1", b"3").unwrap() && !store.replace_if(b"k", b"1", b"4").unwrap());
+            assert!(!store.replace_if(b"absent", b"", b"4").unwrap());
+            assert_eq!(store.get(b"k").unwrap().as_deref(), Some(&b"3"[..]));
+        });
+    }
+}
