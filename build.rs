@@ -8,7 +8,8 @@ use std::{env, fs};
 use cbindgen::{Builder, Config, DocumentationStyle, Language, Style};
 
 /// The sections of the header, in order. Each file's `//!` text opens its section.
-const SECTIONS: [&str; 7] = ["version", "error", "options", "store", "data", "upkeep", "info"];
+const SECTIONS: [&str; 10] =
+    ["version", "error", "options", "store", "data", "batch", "snapshot", "iter", "upkeep", "info"];
 const HEADER: &str = "include/kvstore.h";
 
 fn main() -> Result<(), Box<dyn Error>> {

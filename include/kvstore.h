@@ -17,11 +17,12 @@
  * - Results. An out-parameter that is not NULL is set to NULL or 0 before anything can fail, so it
  *   never holds garbage. An out-parameter that is NULL is KV_ERR_INVALID where its description
  *   does not say otherwise.
- * - Memory. kv_get() is the only function whose result the caller frees, with kv_free_buf().
- *   Handles go back to the function named in their description. All other pointers returned are
- *   static.
- * - Threads. A kv_store may be used from any number of threads at once. A kv_options must not be
- *   changed by one thread while another uses it.
+ * - Memory. What kv_get() and kv_get_many() return is the caller's, who frees it with
+ *   kv_free_buf(). Handles go back to the function named in their description. Pointers into a
+ *   snapshot or an iterator are valid as long as their functions say, all others are static.
+ * - Threads. A kv_store and a kv_snapshot may be used from any number of threads at once, a kv_batch
+ *   and a kv_iter from one at a time. A kv_options must not be changed by one thread while another
+ *   uses it.
  * - Processes. One process has a database open for writing; any number may have it open read-only
  *   while none does. After fork() the parent goes on; in the child each call on an inherited
  *   handle is KV_ERR_FORKED and harms nothing. The child opens the database for itself once the
@@ -93,6 +94,10 @@ typedef enum {
      * Nothing is left to do.
      */
     KV_DONE = 2,
+    /**
+     * A condition does not hold. Nothing has changed.
+     */
+    KV_CONFLICT = 3,
     /**
      * An argument is not acceptable: a NULL pointer, an unknown option, a value out of range.
      */
@@ -363,7 +368,7 @@ int32_t kv_open(const char *path, const kv_options *options, kv_store **store);
  *
  * @return
  * - KV_OK
- * - KV_ERR_BUSY: objects made from the store are still alive. The store stays open.
+ * - KV_ERR_BUSY: snapshots or iterators of the store have not been freed. The store stays open.
  * - KV_ERR_FORKED: the handle was inherited from the parent process.
  * - KV_ERR_POISONED, KV_ERR_NO_SPACE, KV_ERR_NO_MEMORY, KV_ERR_IO: not everything could be made
  *   durable. What was acknowledged before is still recovered by the next kv_open(), as after a
@@ -432,8 +437,8 @@ int32_t kv_get(kv_store *store,
                size_t *value_len);
 
 /**
- * Frees a value that kv_get() returned. NULL is fine. May be called from any thread, and after the
- * store is closed.
+ * Frees what kv_get() or kv_get_many() returned. NULL is fine. May be called from any thread, and
+ * after the store is closed.
  */
 void kv_free_buf(uint8_t *value);
 
@@ -464,6 +469,32 @@ int32_t kv_get_into(kv_store *store,
                     size_t *value_len);
 
 /**
+ * Reads the values of `count` keys as they are at one moment, into new memory. Faster than as many
+ * calls of kv_get(): the waiting for memory overlaps.
+ *
+ * `keys` and `key_lens` are arrays of `count`, as are `values` and `value_lens`, which are filled.
+ * `values[i]` points to the value of key i inside `*buf`, or is NULL if that is not found. `*buf`
+ * holds all the values and nothing else; the caller owns it and frees it with kv_free_buf(). An
+ * empty value is not NULL. After an error there is no `*buf`, and all values are NULL. If `count` is
+ * 0, the arrays may be NULL.
+ *
+ * @return
+ * - KV_OK: also if some or all keys are not found.
+ * - KV_ERR_INVALID: `store`, `buf` or an array is NULL, a key is NULL with a length that is not 0,
+ *   or `count` is too large for an array.
+ * - KV_ERR_TOO_LARGE: a key is longer than KV_MAX_KEY_LEN.
+ * - KV_ERR_CORRUPT: the record of one of the keys is damaged.
+ * - KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_FORKED, KV_ERR_INTERNAL
+ */
+int32_t kv_get_many(kv_store *store,
+                    size_t count,
+                    const uint8_t *const *keys,
+                    const size_t *key_lens,
+                    const uint8_t **values,
+                    size_t *value_lens,
+                    uint8_t **buf);
+
+/**
  * Whether there is a value for `key`, without reading it.
  *
  * @return
@@ -490,6 +521,364 @@ int32_t kv_exists(kv_store *store, const uint8_t *key, size_t key_len);
  * - KV_ERR_CORRUPT, KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_FORKED, KV_ERR_INTERNAL
  */
 int32_t kv_del(kv_store *store, const uint8_t *key, size_t key_len);
+
+
+/* ============================================================================
+ * Several changes as one, and changes on a condition.
+ *
+ * A batch collects changes, kv_write() applies them: all of them or, after a failure or a crash,
+ * none, and no reader that looks at one moment (a snapshot, an iterator, kv_get_many()) sees a part.
+ * It is also much faster than single calls, above all with KV_SYNC_ALWAYS: one sync covers it.
+ *
+ * With conditions this is enough for transactions: read what you need, add a kv_batch_require() for
+ * each value read, add the changes, and start again if kv_write() says KV_CONFLICT.
+ */
+
+/**
+ * The most bytes of log that a batch of several changes may take. A record takes 37 bytes besides
+ * its key and value, a deletion 29 besides its key.
+ */
+#define KV_MAX_BATCH_LEN 1073741824
+
+/**
+ * Changes to be applied together, and the conditions for it.
+ *
+ * Made by kv_batch_new(), given back with kv_batch_free(). It belongs to no store: it can be
+ * applied to several, and lives on when they are closed. For one thread at a time. It keeps copies
+ * of the keys and values that are added to it.
+ */
+typedef struct kv_batch kv_batch;
+
+/**
+ * Makes an empty batch.
+ *
+ * @return
+ * - KV_OK
+ * - KV_ERR_INVALID: `batch` is NULL.
+ * - KV_ERR_NO_MEMORY, KV_ERR_INTERNAL
+ */
+int32_t kv_batch_new(kv_batch **batch);
+
+/**
+ * Adds the storing of `value` under `key`. Of several changes of one key the last one counts.
+ *
+ * @return
+ * - KV_OK
+ * - KV_ERR_INVALID: `batch` is NULL, or `key` or `value` is NULL with a length that is not 0.
+ * - KV_ERR_TOO_LARGE: the key is longer than KV_MAX_KEY_LEN, the value longer than
+ *   KV_MAX_VALUE_LEN, or the batch would take more than KV_MAX_BATCH_LEN bytes of log. A batch of a
+ *   single change may be larger. The batch stays as it was.
+ * - KV_ERR_NO_MEMORY: the batch stays as it was.
+ * - KV_ERR_INTERNAL
+ */
+int32_t kv_batch_set(kv_batch *batch,
+                     const uint8_t *key,
+                     size_t key_len,
+                     const uint8_t *value,
+                     size_t value_len);
+
+/**
+ * Adds the deletion of `key`, which need not be there when the batch is applied.
+ *
+ * @return as for kv_batch_set().
+ */
+int32_t kv_batch_del(kv_batch *batch, const uint8_t *key, size_t key_len);
+
+/**
+ * Adds a condition: the batch is only applied if `key` then has the value `expected`. Conditions
+ * look at the store as it is before the batch, whatever their place among the changes.
+ *
+ * @return as for kv_batch_set().
+ */
+int32_t kv_batch_require(kv_batch *batch,
+                         const uint8_t *key,
+                         size_t key_len,
+                         const uint8_t *expected,
+                         size_t expected_len);
+
+/**
+ * Adds a condition: the batch is only applied if `key` then has no value.
+ *
+ * @return as for kv_batch_set().
+ */
+int32_t kv_batch_require_absent(kv_batch *batch, const uint8_t *key, size_t key_len);
+
+/**
+ * Empties a batch, changes and conditions. It keeps its memory for the next use.
+ *
+ * @return
+ * - KV_OK
+ * - KV_ERR_INVALID: `batch` is NULL.
+ * - KV_ERR_INTERNAL
+ */
+int32_t kv_batch_clear(kv_batch *batch);
+
+/**
+ * How many changes have been added, conditions not counted. 0 for NULL.
+ */
+size_t kv_batch_len(const kv_batch *batch);
+
+/**
+ * Frees a batch. NULL is fine.
+ */
+void kv_batch_free(kv_batch *batch);
+
+/**
+ * Applies a batch: all its changes or, if it fails or a condition does not hold, none. Durability
+ * and failures are as for kv_set(). The batch stays as it is and can be applied again.
+ *
+ * An empty batch writes nothing. Deleting keys that are not there writes nothing either.
+ *
+ * @return
+ * - KV_OK
+ * - KV_CONFLICT: a condition does not hold. Nothing has changed.
+ * - KV_ERR_INVALID: `store` or `batch` is NULL.
+ * - KV_ERR_NO_SPACE: works again once there is space, without reopening. A batch of nothing but
+ *   deletions works longer than others.
+ * - KV_ERR_READ_ONLY, KV_ERR_POISONED: this handle takes no writes.
+ * - KV_ERR_CORRUPT: a record that a condition asks for is damaged.
+ * - KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_FORKED, KV_ERR_INTERNAL
+ */
+int32_t kv_write(kv_store *store, const kv_batch *batch);
+
+/**
+ * Stores `value` under `key` if that has no value yet. No other write comes between.
+ *
+ * @return
+ * - KV_OK: stored.
+ * - KV_CONFLICT: there is a value. Nothing has changed.
+ * - errors as for kv_set().
+ */
+int32_t kv_set_if_absent(kv_store *store,
+                         const uint8_t *key,
+                         size_t key_len,
+                         const uint8_t *value,
+                         size_t value_len);
+
+/**
+ * Stores `value` under `key` if that has the value `expected`: compare and swap. No other write
+ * comes between.
+ *
+ * @return
+ * - KV_OK: stored.
+ * - KV_CONFLICT: the key has another value, or none. Nothing has changed.
+ * - errors as for kv_set(), and KV_ERR_CORRUPT if the present value is damaged.
+ */
+int32_t kv_replace_if(kv_store *store,
+                      const uint8_t *key,
+                      size_t key_len,
+                      const uint8_t *expected,
+                      size_t expected_len,
+                      const uint8_t *value,
+                      size_t value_len);
+
+
+/* ============================================================================
+ * Snapshots: the store as it was at one moment.
+ *
+ * Taking one takes the same short time however much is stored; nothing is copied. What is overwritten
+ * or deleted while a snapshot is alive keeps its space on disk until the snapshot is freed:
+ * kv_stats() shows how many there are, and the bytes they pin once compaction has left them behind.
+ */
+
+/**
+ * The store as it was when the snapshot was taken.
+ *
+ * Made by kv_snapshot_new(), given back with kv_snapshot_free(). While one is alive, kv_close() is
+ * KV_ERR_BUSY. May be used from any number of threads at once.
+ */
+typedef struct kv_snapshot kv_snapshot;
+
+/**
+ * Takes a snapshot of the store as it is now.
+ *
+ * @return
+ * - KV_OK
+ * - KV_ERR_INVALID: `store` or `snapshot` is NULL.
+ * - KV_ERR_NO_MEMORY, KV_ERR_FORKED, KV_ERR_INTERNAL
+ */
+int32_t kv_snapshot_new(kv_store *store, kv_snapshot **snapshot);
+
+/**
+ * Finds the value that `key` had when the snapshot was taken. Nothing is copied: `*value` points
+ * into the log and stays valid until the snapshot is freed. It must not be freed or written to.
+ *
+ * With system calls (KV_IO_SYSCALL) it points to memory of the snapshot's own instead, which each
+ * value read adds to. An empty value is found: `*value` is not NULL, `*value_len` is 0. In all
+ * other cases they are NULL and 0.
+ *
+ * @return
+ * - KV_OK
+ * - KV_NOT_FOUND
+ * - KV_ERR_INVALID: `snapshot`, `value` or `value_len` is NULL, or `key` is NULL with a length that
+ *   is not 0.
+ * - KV_ERR_TOO_LARGE: the key is longer than KV_MAX_KEY_LEN.
+ * - KV_ERR_CORRUPT: the record of this key is damaged. Other keys can still be read.
+ * - KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_FORKED, KV_ERR_INTERNAL
+ */
+int32_t kv_snapshot_get(const kv_snapshot *snapshot,
+                        const uint8_t *key,
+                        size_t key_len,
+                        const uint8_t **value,
+                        size_t *value_len);
+
+/**
+ * Frees a snapshot: values that it has given out are no longer valid. NULL is fine.
+ *
+ * Iterators made from it live on. In a forked child nothing is freed: the snapshot stays the
+ * parent's.
+ */
+void kv_snapshot_free(kv_snapshot *snapshot);
+
+
+/* ============================================================================
+ * Iteration: every key of one moment, exactly once, whatever is written or compacted meanwhile.
+ *
+ * Make an iterator, say what it is to show, and step through it:
+ *
+ *     kv_iter *iter;
+ *     kv_iter_new(store, &iter);
+ *     kv_iter_prefix(iter, (const uint8_t *)"user:", 5);
+ *     while ((status = kv_iter_next(iter, &key, &key_len, &value, &value_len)) == KV_OK) ...
+ *     kv_iter_free(iter);
+ *
+ * Without kv_iter_sort() items come in the order of the log, which is the fastest. Any order is one
+ * of the moment: another iterator may show another.
+ */
+
+/**
+ * Bytes that kv_iter_fill() puts before each item: the lengths of key and value.
+ */
+#define KV_ITER_ITEM_HEAD 8
+
+/**
+ * Shows keys and values one after the other, as they were when it was made.
+ *
+ * Made by kv_iter_new() or kv_snapshot_iter(), given back with kv_iter_free(). While one is alive,
+ * kv_close() is KV_ERR_BUSY, and space on disk is kept as for a snapshot. For one thread at a time.
+ */
+typedef struct kv_iter kv_iter;
+
+/**
+ * Makes an iterator over what is stored now.
+ *
+ * @return
+ * - KV_OK
+ * - KV_ERR_INVALID: `store` or `iter` is NULL.
+ * - KV_ERR_NO_MEMORY, KV_ERR_FORKED, KV_ERR_INTERNAL
+ */
+int32_t kv_iter_new(kv_store *store, kv_iter **iter);
+
+/**
+ * Makes an iterator over what was stored when the snapshot was taken. The snapshot may be freed
+ * before the iterator.
+ *
+ * @return
+ * - KV_OK
+ * - KV_ERR_INVALID: `snapshot` or `iter` is NULL.
+ * - KV_ERR_NO_MEMORY, KV_ERR_FORKED, KV_ERR_INTERNAL
+ */
+int32_t kv_snapshot_iter(const kv_snapshot *snapshot, kv_iter **iter);
+
+/**
+ * Shows keys only: values come as NULL with length 0.
+ *
+ * @return
+ * - KV_OK
+ * - KV_ERR_INVALID: `iter` is NULL, or has been stepped already.
+ * - KV_ERR_FORKED, KV_ERR_INTERNAL
+ */
+int32_t kv_iter_keys_only(kv_iter *iter);
+
+/**
+ * Shows items in ascending order of their keys, compared byte by byte as unsigned numbers, a key
+ * before those that it is a prefix of.
+ *
+ * The index is a hash table, so this has its cost: the first step reads everything once and sorts
+ * the keys that are to be shown, which takes their length and 32 bytes for each of memory until the
+ * iterator is freed. The steps that follow read the log at random.
+ *
+ * @return as for kv_iter_keys_only().
+ */
+int32_t kv_iter_sort(kv_iter *iter);
+
+/**
+ * Shows only keys that begin with `prefix`. All keys are looked at all the same: the index is a hash
+ * table.
+ *
+ * @return
+ * - KV_OK
+ * - KV_ERR_INVALID: `iter` is NULL or has been stepped already, or `prefix` is NULL with a length
+ *   that is not 0.
+ * - KV_ERR_NO_MEMORY, KV_ERR_FORKED, KV_ERR_INTERNAL
+ */
+int32_t kv_iter_prefix(kv_iter *iter,
+                       const uint8_t *prefix,
+                       size_t prefix_len);
+
+/**
+ * Shows only keys that are not less than `start`, and less than `end` if that is not empty, in the
+ * order of kv_iter_sort(), whichever order they are shown in.
+ *
+ * @return
+ * - KV_OK
+ * - KV_ERR_INVALID: `iter` is NULL or has been stepped already, or `start` or `end` is NULL with a
+ *   length that is not 0.
+ * - KV_ERR_NO_MEMORY, KV_ERR_FORKED, KV_ERR_INTERNAL
+ */
+int32_t kv_iter_range(kv_iter *iter,
+                      const uint8_t *start,
+                      size_t start_len,
+                      const uint8_t *end,
+                      size_t end_len);
+
+/**
+ * The next key and its value. The pointers stay valid until the next call with this iterator; what
+ * they point to must not be freed or written to.
+ *
+ * `value` and `value_len` may be NULL. At the end and after errors all are set to NULL and 0. An
+ * empty key or value is not NULL, except for values of kv_iter_keys_only(). After an error every
+ * further call returns that error: what would follow is not all there is.
+ *
+ * @return
+ * - KV_OK
+ * - KV_DONE: there are no more.
+ * - KV_ERR_INVALID: `iter`, `key` or `key_len` is NULL.
+ * - KV_ERR_CORRUPT: a record is damaged.
+ * - KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_FORKED, KV_ERR_INTERNAL
+ */
+int32_t kv_iter_next(kv_iter *iter,
+                     const uint8_t **key,
+                     size_t *key_len,
+                     const uint8_t **value,
+                     size_t *value_len);
+
+/**
+ * Packs as many of the next items as fit into the caller's buffer of `cap` bytes. For languages in
+ * which a call of C is dear: one call brings hundreds of items.
+ *
+ * Items stand one behind the other without gaps: the length of the key and the length of the value,
+ * 4 bytes each, little-endian, not aligned; the key; the value. `*count` is how many there are,
+ * `*used` how many bytes they take together. With kv_iter_keys_only() the values are empty.
+ *
+ * If the next item alone does not fit, nothing is copied, `*used` is the number of bytes that it
+ * takes, and it stays the next one. An error that comes behind items is returned by the next call.
+ *
+ * @return
+ * - KV_OK: `*count` is at least 1.
+ * - KV_DONE: there are no more; `*count` is 0.
+ * - KV_ERR_BUFFER_TOO_SMALL: call again with at least `*used` bytes; `*count` is 0.
+ * - KV_ERR_INVALID: `iter`, `used` or `count` is NULL, or `buf` is NULL with a `cap` that is not 0.
+ * - KV_ERR_CORRUPT: a record is damaged.
+ * - KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_FORKED, KV_ERR_INTERNAL
+ */
+int32_t kv_iter_fill(kv_iter *iter, uint8_t *buf, size_t cap, size_t *used, size_t *count);
+
+/**
+ * Frees an iterator. NULL is fine. In a forked child nothing is freed: the iterator stays the
+ * parent's.
+ */
+void kv_iter_free(kv_iter *iter);
 
 
 /* ============================================================================
@@ -613,6 +1002,10 @@ struct kv_stats {
      * 1 if appends go through a mapping, 0 if through system calls.
      */
     uint64_t mapped;
+    /**
+     * Iterators that have not been freed.
+     */
+    uint64_t iterators;
 };
 
 /**

@@ -13,7 +13,7 @@ use crate::read::Entry;
 use crate::write::{Change, Written, too_large};
 use crate::{MAX_KEY_LEN, MAX_VALUE_LEN};
 
-/// The most bytes that the records of a batch may take.
+/// The most bytes of log that a batch of several changes may take.
 pub const MAX_BATCH_LEN: u64 = 1 << 30;
 /// So many keys are looked up in the index ahead of need.
 const LOOK_AHEAD: usize = 16;
@@ -95,7 +95,7 @@ impl Batch {
             Kind::Del => record_len(key.len(), None),
             Kind::Require | Kind::RequireAbsent => 0,
         };
-        if self.log_bytes + log_bytes > MAX_BATCH_LEN {
+        if self.changes > 0 && self.log_bytes + log_bytes > MAX_BATCH_LEN {
             let what = format!("the batch would take more than {MAX_BATCH_LEN} bytes of log");
             return Err(Error::new(Code::TooLarge, what));
         }

@@ -303,6 +303,7 @@ impl Engine {
             stats.quarantined_segments += segment.quarantined() as u64;
         }
         stats.snapshots = self.uses.snapshots.load(Relaxed);
+        stats.iterators = self.uses.iterators.load(Relaxed);
         stats.pinned_bytes = self.maintenance.pinned_bytes.load(Relaxed);
         stats.compactions = self.maintenance.compactions.load(Relaxed);
         stats.compacted_bytes = self.maintenance.compacted_bytes.load(Relaxed);

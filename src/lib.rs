@@ -9,8 +9,8 @@
 //! |---|---|
 //! | `ffi` | the C interface: the only place that sees a caller's raw pointers |
 //! | [`engine`] | open, get, set, delete, sync, compact, close |
-//! | `read`, `write`, `batch` | what a get and a set do, and several sets together |
-//! | `snapshot` | the store as it was at one moment |
+//! | `read`, `many`, `write`, `batch` | what a get and a set do, and several of them together |
+//! | `snapshot`, `iter` | the store as it was at one moment |
 //! | `append`, `sync` | the end of the log; making it durable, once for all who wait |
 //! | `maintenance`, `compact`, `seal`, `reserve` | the work that nobody waits for |
 //! | `recovery`, `chain`, `load` | opening: what a crash left, and the index made from it |
@@ -29,9 +29,11 @@ pub mod error;
 mod ffi;
 mod fork;
 mod index;
+mod iter;
 mod load;
 mod log;
 mod maintenance;
+mod many;
 #[cfg(test)]
 mod model_tests;
 pub mod options;
@@ -49,6 +51,7 @@ mod write;
 pub use batch::{Batch, MAX_BATCH_LEN};
 pub use engine::Store;
 pub use error::{Code, Error, Result};
+pub use iter::{Iter, IterOptions};
 pub use options::{IoPath, Options, SyncLevel};
 pub use read::ValueBuf;
 pub use snapshot::Snapshot;

@@ -53,12 +53,12 @@ impl Snapshot {
         let Some(position) = self.engine.find_in(&self.view, key)? else { return Ok(None) };
         let segment = self.view.segment(position)?;
         if let Some(frame) = segment.mapped_record(position.offset()) {
-            let value = self.engine.open_record(segment, position, frame)?.1;
+            let value = self.engine.open_record(segment, position.offset(), frame)?.1;
             return Ok(Some(value));
         }
         let mut frame = Vec::new();
         read_record(segment, position, &mut frame)?;
-        let len = self.engine.open_record(segment, position, &frame)?.1.len();
+        let len = self.engine.open_record(segment, position.offset(), &frame)?.1.len();
         let start = frame.len() - CRC_LEN - len;
         let mut values = lock(&self.values);
         values.try_reserve(1).map_err(|_| Error::no_memory("a value of a snapshot"))?;
@@ -109,20 +109,27 @@ impl Engine {
     }
 
     /// Verifies a whole record of a value and takes it apart.
+    #[inline]
     pub(crate) fn open_record<'a>(
         &self,
         segment: &Segment,
-        position: Position,
+        offset: u64,
         frame: &'a [u8],
     ) -> Result<(&'a [u8], &'a [u8])> {
-        let damaged = || unreadable(segment, position.offset());
         if self.options.verify_reads && !record::crc_matches(frame) {
-            return Err(damaged());
+            return Err(unreadable(segment, offset));
         }
-        let head = Head::parse(frame, frame.len() as u64).filter(|h| h.value_len.is_some()).ok_or_else(damaged)?;
-        let value = frame.get(head.value_at()..frame.len() - CRC_LEN).ok_or_else(damaged)?;
-        Ok((head.key, value))
+        take_apart(segment, offset, frame)
     }
+}
+
+/// The key and the value of a whole record of a value.
+#[inline]
+pub(crate) fn take_apart<'a>(segment: &Segment, offset: u64, frame: &'a [u8]) -> Result<(&'a [u8], &'a [u8])> {
+    let damaged = || unreadable(segment, offset);
+    let head = Head::parse(frame, frame.len() as u64).filter(|h| h.value_len.is_some()).ok_or_else(damaged)?;
+    let value = frame.get(head.value_at()..frame.len() - CRC_LEN).ok_or_else(damaged)?;
+    Ok((head.key, value))
 }
 
 /// Reads a whole record by system calls: one, as the index knows about how long it is.

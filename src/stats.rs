@@ -21,6 +21,8 @@ pub struct Stats {
     pub pinned_bytes: u64,
     /// Snapshots open.
     pub snapshots: u64,
+    /// Iterators that are alive.
+    pub iterators: u64,
     /// Segments that compaction leaves alone because a record in them is unreadable.
     pub quarantined_segments: u64,
     /// Compactions finished since open.

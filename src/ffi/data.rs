@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 use std::{ptr, slice};
 
 use super::error::kv_status;
-use super::guard::{bytes, guard, invalid, null, out, preserve_errno};
+use super::guard::{array, bytes, guard, invalid, null, out, out_array, preserve_errno};
 use super::store::{engine, kv_store};
 use crate::ValueBuf;
 use crate::error::{Code, Error, Result};
@@ -21,9 +21,28 @@ const _: () = assert!(KV_MAX_KEY_LEN as usize == crate::MAX_KEY_LEN && KV_MAX_VA
 ///
 /// # Safety
 /// As for [`bytes`].
-unsafe fn key_bytes<'a>(key: *const u8, key_len: usize) -> Result<&'a [u8]> {
+pub(super) unsafe fn key_bytes<'a>(key: *const u8, key_len: usize) -> Result<&'a [u8]> {
     // SAFETY: by this function's contract.
     unsafe { bytes(key, key_len, crate::MAX_KEY_LEN, "key") }
+}
+
+/// The value that a caller describes.
+///
+/// # Safety
+/// As for [`bytes`].
+pub(super) unsafe fn value_bytes<'a>(value: *const u8, value_len: usize, what: &str) -> Result<&'a [u8]> {
+    let limit = usize::try_from(crate::MAX_VALUE_LEN).unwrap_or(usize::MAX).min(isize::MAX as usize);
+    // SAFETY: by this function's contract.
+    unsafe { bytes(value, value_len, limit, what) }
+}
+
+/// What a caller has keys compared with: it may be longer than any key.
+///
+/// # Safety
+/// As for [`bytes`].
+pub(super) unsafe fn bound_bytes<'a>(bound: *const u8, bound_len: usize, what: &str) -> Result<&'a [u8]> {
+    // SAFETY: by this function's contract.
+    unsafe { bytes(bound, bound_len, isize::MAX as usize, what) }
 }
 
 /// Whether the buffer that a value is to be read into is where the key is.
@@ -56,10 +75,8 @@ pub unsafe extern "C" fn kv_set(
 ) -> i32 {
     guard(|| {
         // SAFETY: NULL or an open handle, and pointers with the lengths of what they point to, says the header.
-        let (store, key, value) = unsafe {
-            let limit = usize::try_from(crate::MAX_VALUE_LEN).unwrap_or(usize::MAX).min(isize::MAX as usize);
-            (engine(store)?, key_bytes(key, key_len)?, bytes(value, value_len, limit, "value")?)
-        };
+        let (store, key, value) =
+            unsafe { (engine(store)?, key_bytes(key, key_len)?, value_bytes(value, value_len, "value")?) };
         store.set(key, value)?;
         Ok(kv_status::KV_OK)
     })
@@ -104,8 +121,8 @@ pub unsafe extern "C" fn kv_get(
     })
 }
 
-/// Frees a value that kv_get() returned. NULL is fine. May be called from any thread, and after the
-/// store is closed.
+/// Frees what kv_get() or kv_get_many() returned. NULL is fine. May be called from any thread, and
+/// after the store is closed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_free_buf(value: *mut u8) {
     // SAFETY: NULL or from MallocBuf, and not used afterwards, says the header.
@@ -159,6 +176,62 @@ pub unsafe extern "C" fn kv_get_into(
             return Ok(kv_status::KV_NOT_FOUND);
         };
         *value_len = len;
+        Ok(kv_status::KV_OK)
+    })
+}
+
+/// Reads the values of `count` keys as they are at one moment, into new memory. Faster than as many
+/// calls of kv_get(): the waiting for memory overlaps.
+///
+/// `keys` and `key_lens` are arrays of `count`, as are `values` and `value_lens`, which are filled.
+/// `values[i]` points to the value of key i inside `*buf`, or is NULL if that is not found. `*buf`
+/// holds all the values and nothing else; the caller owns it and frees it with kv_free_buf(). An
+/// empty value is not NULL. After an error there is no `*buf`, and all values are NULL. If `count` is
+/// 0, the arrays may be NULL.
+///
+/// @return
+/// - KV_OK: also if some or all keys are not found.
+/// - KV_ERR_INVALID: `store`, `buf` or an array is NULL, a key is NULL with a length that is not 0,
+///   or `count` is too large for an array.
+/// - KV_ERR_TOO_LARGE: a key is longer than KV_MAX_KEY_LEN.
+/// - KV_ERR_CORRUPT: the record of one of the keys is damaged.
+/// - KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_FORKED, KV_ERR_INTERNAL
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kv_get_many(
+    store: *mut kv_store,
+    count: usize,
+    keys: *const *const u8,
+    key_lens: *const usize,
+    values: *mut *const u8,
+    value_lens: *mut usize,
+    buf: *mut *mut u8,
+) -> i32 {
+    // SAFETY: NULL or the caller's variable.
+    let buf = unsafe { out(buf, ptr::null_mut()) };
+    guard(|| {
+        // SAFETY: NULL or arrays of `count`, says the header, and the values are nobody else's.
+        let (values, value_lens) = unsafe {
+            (out_array(values, count, ptr::null(), "values")?, out_array(value_lens, count, 0, "value_lens")?)
+        };
+        let buf = buf.ok_or_else(|| null("buf"))?;
+        // SAFETY: NULL or an open handle, and NULL or arrays of `count`, says the header.
+        let (store, keys, key_lens) =
+            unsafe { (engine(store)?, array(keys, count, "keys")?, array(key_lens, count, "key_lens")?) };
+        let mut described = Vec::new();
+        described.try_reserve_exact(count).map_err(|_| Error::no_memory("many keys"))?;
+        for (&key, &len) in keys.iter().zip(key_lens) {
+            // SAFETY: a pointer with the length of what it points to, says the header.
+            described.push(unsafe { key_bytes(key, len) }?);
+        }
+        let mut buffer = MallocBuf { data: ptr::null_mut() };
+        let places = store.get_many(&described, &mut buffer)?;
+        *buf = buffer.into_raw();
+        for (number, place) in places.into_iter().enumerate() {
+            if let Some(place) = place {
+                values[number] = buf.wrapping_add(place.start).cast_const();
+                value_lens[number] = place.len();
+            }
+        }
         Ok(kv_status::KV_OK)
     })
 }

@@ -17,6 +17,8 @@ pub enum kv_status {
     KV_NOT_FOUND = 1,
     /// Nothing is left to do.
     KV_DONE = 2,
+    /// A condition does not hold. Nothing has changed.
+    KV_CONFLICT = 3,
     /// An argument is not acceptable: a NULL pointer, an unknown option, a value out of range.
     KV_ERR_INVALID = -1,
     /// The operating system reported an error.
@@ -56,10 +58,11 @@ pub enum kv_status {
 }
 
 /// The static texts of `kv_strerror`.
-const TEXTS: [(kv_status, &CStr); 20] = [
+const TEXTS: [(kv_status, &CStr); 21] = [
     (kv_status::KV_OK, c"success"),
     (kv_status::KV_NOT_FOUND, c"key not found"),
     (kv_status::KV_DONE, c"nothing left to do"),
+    (kv_status::KV_CONFLICT, c"a condition does not hold"),
     (kv_status::KV_ERR_INVALID, c"invalid argument"),
     (kv_status::KV_ERR_IO, c"input/output error"),
     (kv_status::KV_ERR_NO_SPACE, c"no space left on the device"),
@@ -176,7 +179,7 @@ pub(super) mod tests {
         texts.sort();
         texts.dedup();
         assert_eq!(texts.len(), TEXTS.len());
-        for code in [i32::MIN, -18, 3, i32::MAX] {
+        for code in [i32::MIN, -18, 4, i32::MAX] {
             // SAFETY: kv_strerror returns a static C string.
             let text = unsafe { CStr::from_ptr(kv_strerror(code)) };
             assert_eq!(text, c"unknown status code");

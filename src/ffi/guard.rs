@@ -135,6 +135,42 @@ pub(super) unsafe fn out<'a, T>(pointer: *mut T, zero: T) -> Option<&'a mut T> {
     }
 }
 
+/// The elements of a caller's array.
+///
+/// # Safety
+/// `pointer` is NULL or points to `count` valid elements that do not change for `'a`.
+pub(super) unsafe fn array<'a, T>(pointer: *const T, count: usize, what: &str) -> Result<&'a [T]> {
+    check_array(pointer, count, what)?;
+    // SAFETY: `count` elements by this function's contract; an empty one needs no memory.
+    Ok(if count == 0 { &[] } else { unsafe { slice::from_raw_parts(pointer, count) } })
+}
+
+/// A caller's array of results, all set to `zero` at once.
+///
+/// # Safety
+/// `pointer` is NULL or points to `count` writable elements, initialized or not, that nobody else uses for `'a`.
+pub(super) unsafe fn out_array<'a, T: Copy>(pointer: *mut T, count: usize, zero: T, what: &str) -> Result<&'a mut [T]> {
+    check_array(pointer, count, what)?;
+    if count == 0 {
+        return Ok(&mut []);
+    }
+    // SAFETY: `count` writable elements by this function's contract, initialized before there is a reference to them.
+    unsafe {
+        (0..count).for_each(|at| pointer.add(at).write(zero));
+        Ok(slice::from_raw_parts_mut(pointer, count))
+    }
+}
+
+fn check_array<T>(pointer: *const T, count: usize, what: &str) -> Result<()> {
+    if pointer.is_null() && count > 0 {
+        return Err(null(what));
+    }
+    match count.checked_mul(size_of::<T>()) {
+        Some(len) if isize::try_from(len).is_ok() => Ok(()),
+        _ => Err(invalid(format!("{what} cannot have {count} elements"))),
+    }
+}
+
 /// The error for a NULL where there must be something.
 #[cold]
 pub(super) fn null(what: &str) -> Error {

@@ -44,6 +44,8 @@ pub struct kv_stats {
     pub syncs: u64,
     /// 1 if appends go through a mapping, 0 if through system calls.
     pub mapped: u64,
+    /// Iterators that have not been freed.
+    pub iterators: u64,
 }
 
 /// What opening a database found and did.
@@ -110,6 +112,7 @@ pub unsafe extern "C" fn kv_stats(store: *mut kv_store, stats: *mut kv_stats, si
             compacted_bytes: found.compacted_bytes,
             syncs: found.syncs,
             mapped: found.mapped.into(),
+            iterators: found.iterators,
         };
         // SAFETY: `target` has `size` writable bytes.
         unsafe { copy_prefix(&filled, target, size) };

@@ -14,11 +14,12 @@
 //! - Results. An out-parameter that is not NULL is set to NULL or 0 before anything can fail, so it
 //!   never holds garbage. An out-parameter that is NULL is KV_ERR_INVALID where its description
 //!   does not say otherwise.
-//! - Memory. kv_get() is the only function whose result the caller frees, with kv_free_buf().
-//!   Handles go back to the function named in their description. All other pointers returned are
-//!   static.
-//! - Threads. A kv_store may be used from any number of threads at once. A kv_options must not be
-//!   changed by one thread while another uses it.
+//! - Memory. What kv_get() and kv_get_many() return is the caller's, who frees it with
+//!   kv_free_buf(). Handles go back to the function named in their description. Pointers into a
+//!   snapshot or an iterator are valid as long as their functions say, all others are static.
+//! - Threads. A kv_store and a kv_snapshot may be used from any number of threads at once, a kv_batch
+//!   and a kv_iter from one at a time. A kv_options must not be changed by one thread while another
+//!   uses it.
 //! - Processes. One process has a database open for writing; any number may have it open read-only
 //!   while none does. After fork() the parent goes on; in the child each call on an inherited
 //!   handle is KV_ERR_FORKED and harms nothing. The child opens the database for itself once the
@@ -41,6 +42,11 @@ mod options;
 mod store;
 
 mod data;
+
+mod batch;
+mod iter;
+mod snapshot;
+
 mod upkeep;
 
 mod info;

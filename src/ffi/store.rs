@@ -82,7 +82,7 @@ pub unsafe extern "C" fn kv_open(path: *const c_char, options: *const kv_options
 ///
 /// @return
 /// - KV_OK
-/// - KV_ERR_BUSY: objects made from the store are still alive. The store stays open.
+/// - KV_ERR_BUSY: snapshots or iterators of the store have not been freed. The store stays open.
 /// - KV_ERR_FORKED: the handle was inherited from the parent process.
 /// - KV_ERR_POISONED, KV_ERR_NO_SPACE, KV_ERR_NO_MEMORY, KV_ERR_IO: not everything could be made
 ///   durable. What was acknowledged before is still recovered by the next kv_open(), as after a
@@ -95,7 +95,9 @@ pub unsafe extern "C" fn kv_close(store: *mut kv_store) -> i32 {
             return Ok(kv_status::KV_OK);
         }
         // SAFETY: not NULL, made by kv_open, and not closed yet, says the header.
-        unsafe { engine(store) }?.check_process()?;
+        let open = unsafe { engine(store) }?;
+        open.check_process()?;
+        open.check_unused()?;
         // SAFETY: as above; kv_open made it out of a Box, and nobody else uses it any more.
         let owned = unsafe { Box::from_raw(store) };
         owned.0.close()?;

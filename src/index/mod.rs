@@ -62,6 +62,11 @@ impl Segments {
         self.0.iter().flatten()
     }
 
+    /// All slots, the empty ones included.
+    pub(crate) fn slots(&self) -> &[Option<Arc<Segment>>] {
+        &self.0
+    }
+
     pub(crate) fn slot_of(&self, segment: &Arc<Segment>) -> Option<u32> {
         self.0.iter().position(|s| s.as_ref().is_some_and(|s| Arc::ptr_eq(s, segment))).map(|i| i as u32)
     }
@@ -164,7 +169,12 @@ impl Index {
         Ok(View { directories: directories.into_boxed_slice(), segments: self.segments(), keys })
     }
 
-    /// Locks the shards of these hashes, which are in ascending order, all at the same time, to change entries.
+    /// Locks the shards of these hashes, which are in ascending order, all at the same time.
+    pub(crate) fn read_all(&self, hashes: impl Iterator<Item = KeyHash>) -> Result<Vec<RwLockReadGuard<'_, Shard>>> {
+        distinct_shards(hashes).map(|shard| self.shards[shard].read().map_err(|_| poisoned())).collect()
+    }
+
+    /// As `read_all`, to change entries.
     pub(crate) fn write_all(&self, hashes: impl Iterator<Item = KeyHash>) -> Result<Vec<RwLockWriteGuard<'_, Shard>>> {
         distinct_shards(hashes).map(|shard| self.shards[shard].write().map_err(|_| poisoned())).collect()
     }
@@ -206,9 +216,19 @@ impl View {
         self.segments.get(position.slot())
     }
 
+    pub(crate) fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
     /// How many keys there are.
     pub(crate) fn keys(&self) -> u64 {
         self.keys
+    }
+
+    /// Shows the position of every key, in no order.
+    pub(crate) fn for_each(&self, mut visit: impl FnMut(Position)) {
+        let chunks = self.directories.iter().flat_map(|directory| &directory.chunks);
+        chunks.for_each(|chunk| chunk.for_each(|_, position| visit(position)));
     }
 }
 
@@ -302,6 +322,11 @@ impl Shard {
     /// Asks for the line that a probe for this hash reads first.
     pub(crate) fn prefetch(&self, hash: KeyHash) {
         self.directory.chunk(hash.tag()).prefetch(hash.tag());
+    }
+
+    /// The live segments, as they are while the shard is locked.
+    pub(crate) fn segments(&self) -> &Arc<Segments> {
+        &self.segments
     }
 
     /// Whether an entry of this hash would be here.

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::header::{Header, LogEnd, Role};
 use super::record::{CRC_LEN, Kind, PREFIX_LEN, Prefix};
 use crate::error::{Error, Result};
+use crate::prefetch::prefetch;
 use crate::storage::{File, Map, Storage, read_exact_at};
 
 /// The name of a segment's file.
@@ -223,6 +224,23 @@ impl Segment {
             return None;
         }
         self.mapped(offset, prefix.frame_len)
+    }
+
+    /// Brings the first bytes of the record at `offset` into the cache, if the segment is mapped.
+    #[inline]
+    pub(crate) fn prefetch(&self, offset: u64) {
+        if let Some(bytes) = self.mapped(offset, 1) {
+            let first = bytes.as_ptr();
+            prefetch(first);
+            prefetch(first.wrapping_add(64));
+        }
+    }
+
+    /// Has bytes from `offset` on read from the disk if the segment is mapped; by system calls that happens by itself.
+    pub(crate) fn read_ahead(&self, offset: u64, len: u64) {
+        if let SegmentIo::Mapped(map) = &self.io {
+            map.read_ahead(offset as usize, len.min(self.len().saturating_sub(offset)) as usize);
+        }
     }
 
     /// Fills `buf` from `offset` on, by whichever way the segment is read.

@@ -11,6 +11,8 @@ pub(crate) trait MapOwner: Send + Sync {
     fn seal(&self, len: usize);
     /// Brings the pages of `offset..offset + len` into the page table, ready to be stored to. A hint.
     fn populate(&self, offset: usize, len: usize);
+    /// Has what is missing of `offset..offset + len` read from the disk. A hint, which does not wait.
+    fn read_ahead(&self, _offset: usize, _len: usize) {}
 }
 
 /// A mapping of a file's first `len` bytes. Which of them hold data, and who may write where, is
@@ -82,5 +84,10 @@ impl Map {
     /// See [`MapOwner::populate`].
     pub(crate) fn populate(&self, offset: usize, len: usize) {
         self.owner.populate(offset, len);
+    }
+
+    /// See [`MapOwner::read_ahead`].
+    pub(crate) fn read_ahead(&self, offset: usize, len: usize) {
+        self.owner.read_ahead(offset, len);
     }
 }

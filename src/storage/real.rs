@@ -313,6 +313,15 @@ impl MapOwner for Arc<Mapping> {
             os::populate(self, start, end - start);
         }
     }
+
+    fn read_ahead(&self, offset: usize, len: usize) {
+        let mapped = guard(&self.len);
+        let end = offset.saturating_add(len).min(*mapped);
+        let start = offset - offset % page_size();
+        if start < end {
+            self.advise(start, end - start, libc::MADV_WILLNEED);
+        }
+    }
 }
 
 impl Drop for Mapping {

@@ -1,0 +1,197 @@
+//! Iteration: every key of one moment, exactly once, whatever writers and compaction do meanwhile.
+//!
+//! In the order of the log unless keys are wanted in order: reading from front to back is what memory and disks are
+//! fastest at.
+
+mod log_order;
+mod sorted;
+mod window;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::AcqRel;
+
+use crate::engine::{Engine, Store};
+use crate::error::{Code, Error, Result};
+use crate::index::View;
+use crate::log::segment::Segment;
+use crate::snapshot::{Snapshot, take_apart};
+use log_order::LogOrder;
+use sorted::Sorted;
+use window::Window;
+
+/// What an iterator shows, and in which order.
+#[derive(Clone, Debug, Default)]
+pub struct IterOptions {
+    /// Values are shown as empty.
+    pub keys_only: bool,
+    /// In ascending order of the keys' bytes. The first step then reads all of them and sorts their keys, which takes
+    /// the memory of those keys and 32 bytes for each.
+    pub sorted: bool,
+    /// Only keys that begin with this.
+    pub prefix: Vec<u8>,
+    /// Only keys not less than this.
+    pub start: Vec<u8>,
+    /// Only keys less than this, unless it is empty.
+    pub end: Vec<u8>,
+}
+
+impl IterOptions {
+    fn wants(&self, key: &[u8]) -> bool {
+        key.starts_with(&self.prefix) && key >= &self.start[..] && (self.end.is_empty() || key < &self.end[..])
+    }
+}
+
+/// Shows keys and values as they were when it was made. For one thread at a time.
+pub struct Iter {
+    source: Source,
+    options: IterOptions,
+    order: Order,
+    current: Option<Place>,
+    /// The current record has not been shown yet.
+    pending: bool,
+    /// Once something could not be read, everything that follows would be incomplete.
+    failed: Option<Error>,
+}
+
+/// What is iterated over, and how it is read.
+struct Source {
+    engine: Arc<Engine>,
+    view: Arc<View>,
+    window: Window,
+}
+
+enum Order {
+    NotBegun,
+    Log(LogOrder),
+    Sorted(Sorted),
+}
+
+/// Where a record is.
+#[derive(Clone, Copy)]
+struct Place {
+    slot: u32,
+    offset: u64,
+}
+
+impl Store {
+    /// Iterates over what is stored now.
+    pub fn iter(&self, options: IterOptions) -> Result<Iter> {
+        self.check_process()?;
+        Ok(Iter::new(&self.engine, Arc::new(self.engine.view()?), options))
+    }
+}
+
+impl Snapshot {
+    /// Iterates over what was stored at the time of the snapshot, which need not live on for that.
+    pub fn iter(&self, options: IterOptions) -> Result<Iter> {
+        self.check_process()?;
+        Ok(Iter::new(&self.engine, Arc::clone(&self.view), options))
+    }
+}
+
+impl Iter {
+    fn new(engine: &Arc<Engine>, view: Arc<View>, options: IterOptions) -> Iter {
+        engine.uses.iterators.fetch_add(1, AcqRel);
+        let source = Source { engine: Arc::clone(engine), view, window: Window::default() };
+        Iter { source, options, order: Order::NotBegun, current: None, pending: false, failed: None }
+    }
+
+    /// What to show, which can be changed up to the first step.
+    pub fn options_mut(&mut self) -> Result<&mut IterOptions> {
+        self.check_process()?;
+        match self.order {
+            Order::NotBegun => Ok(&mut self.options),
+            _ => Err(Error::new(Code::Invalid, "the iterator has begun: what it shows cannot be changed any more")),
+        }
+    }
+
+    /// The next key and its value, valid until the next call. `None` after the last one. After an error every further
+    /// call returns that error.
+    #[allow(clippy::should_implement_trait)] // What it returns borrows from the iterator.
+    pub fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
+        self.peek()?;
+        self.pending = false;
+        self.item()
+    }
+
+    /// As `next`, but stays in front of what it shows.
+    pub fn peek(&mut self) -> Result<Option<(&[u8], &[u8])>> {
+        self.check_process()?;
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        if !self.pending {
+            self.current = self.advance().inspect_err(|e| self.failed = Some(e.clone()))?;
+            self.pending = true;
+        }
+        self.item()
+    }
+
+    /// Whether values are left out.
+    pub fn keys_only(&self) -> bool {
+        self.options.keys_only
+    }
+
+    /// An error in a forked child of the process that opened the store.
+    pub fn check_process(&self) -> Result<()> {
+        self.source.engine.check_process()
+    }
+
+    /// The place of the next record that is wanted. It has been verified.
+    fn advance(&mut self) -> Result<Option<Place>> {
+        let source = &mut self.source;
+        let order = match &mut self.order {
+            Order::Sorted(sorted) => return sorted.next(source),
+            Order::Log(order) => order,
+            Order::NotBegun if self.options.sorted => {
+                self.order = Order::Sorted(Sorted::new(source, &self.options)?);
+                return self.advance();
+            }
+            Order::NotBegun => {
+                self.order = Order::Log(LogOrder::new(&source.view));
+                return self.advance();
+            }
+        };
+        while let Some(place) = order.next(source)? {
+            if self.options.wants(source.record(place)?.0) {
+                return Ok(Some(place));
+            }
+        }
+        Ok(None)
+    }
+
+    fn item(&mut self) -> Result<Option<(&[u8], &[u8])>> {
+        let Some(place) = self.current else { return Ok(None) };
+        let (key, value) = self.source.verified(place)?;
+        Ok(Some((key, if self.options.keys_only { &[] } else { value })))
+    }
+}
+
+impl Drop for Iter {
+    fn drop(&mut self) {
+        self.source.engine.uses.iterators.fetch_sub(1, AcqRel);
+    }
+}
+
+impl Source {
+    fn segment(&self, slot: u32) -> Result<&Arc<Segment>> {
+        self.view.segments().get(slot)
+    }
+
+    /// The key and the value of a record, its checksum verified.
+    fn record(&mut self, place: Place) -> Result<(&[u8], &[u8])> {
+        let segment = self.view.segments().get(place.slot)?;
+        let frame = self.window.record(segment, place.offset)?;
+        self.engine.open_record(segment, place.offset, frame)
+    }
+
+    /// As `record`, for one that has been verified.
+    fn verified(&mut self, place: Place) -> Result<(&[u8], &[u8])> {
+        let segment = self.view.segments().get(place.slot)?;
+        let frame = self.window.record(segment, place.offset)?;
+        take_apart(segment, place.offset, frame)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,59 @@
+//! The bytes of segments for somebody who reads them from front to back.
+
+use crate::error::{Error, Result};
+use crate::log::record::{Kind, PREFIX_LEN, Prefix};
+use crate::log::segment::{Segment, SegmentIo};
+use crate::read::unreadable;
+
+/// So much is read at once by system calls, and asked for ahead where segments are mapped.
+const WINDOW_LEN: u64 = 256 << 10;
+
+/// A piece of a segment that is read by system calls. Mapped ones need none.
+#[derive(Default)]
+pub(super) struct Window {
+    bytes: Vec<u8>,
+    /// Which segment the bytes are of, and where they begin.
+    segment: u64,
+    at: u64,
+}
+
+impl Window {
+    /// The bytes from `offset` on for `len`; `None` where the segment does not reach that far.
+    #[inline]
+    pub(super) fn bytes<'a>(&'a mut self, segment: &'a Segment, offset: u64, len: u64) -> Result<Option<&'a [u8]>> {
+        if let SegmentIo::Mapped(_) = segment.io() {
+            return Ok(segment.mapped(offset, len));
+        }
+        self.read(segment, offset, len)
+    }
+
+    /// The whole record at `offset`.
+    #[inline]
+    pub(super) fn record<'a>(&'a mut self, segment: &'a Segment, offset: u64) -> Result<&'a [u8]> {
+        let damaged = || unreadable(segment, offset);
+        if let SegmentIo::Mapped(_) = segment.io() {
+            return segment.mapped_record(offset).ok_or_else(damaged);
+        }
+        let prefix = self.read(segment, offset, PREFIX_LEN as u64)?.and_then(|bytes| bytes.first_chunk());
+        let prefix = prefix.and_then(|bytes| Prefix::parse(*bytes)).filter(|prefix| prefix.kind == Kind::Record);
+        let len = prefix.ok_or_else(damaged)?.frame_len;
+        self.read(segment, offset, len)?.ok_or_else(damaged)
+    }
+
+    fn read(&mut self, segment: &Segment, offset: u64, len: u64) -> Result<Option<&[u8]>> {
+        let Some(available) = segment.len().checked_sub(offset).filter(|&available| available >= len) else {
+            return Ok(None);
+        };
+        let inside = offset.checked_sub(self.at).is_some_and(|skip| skip + len <= self.bytes.len() as u64);
+        if self.segment != segment.id() || !inside {
+            let fill = len.max(WINDOW_LEN).min(available) as usize;
+            self.bytes.clear();
+            self.bytes.try_reserve(fill).map_err(|_| Error::no_memory("an iterator"))?;
+            self.bytes.resize(fill, 0);
+            (self.segment, self.at) = (segment.id(), offset);
+            segment.read_exact(&mut self.bytes, offset).inspect_err(|_| self.segment = 0)?;
+        }
+        let start = (offset - self.at) as usize;
+        Ok(Some(&self.bytes[start..start + len as usize]))
+    }
+}
