@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::storage::sim::{PageMode, SimStorage};
-use crate::{IoPath, Options, Store, SyncLevel};
+use crate::{Batch, IoPath, Options, Store, SyncLevel};
 
 /// A small deterministic generator (SplitMix64).
 pub(crate) struct Rng(pub u64);
@@ -35,6 +35,39 @@ fn key(n: u64) -> Vec<u8> {
     if n == 0 { Vec::new() } else { format!("{n:0width$}", width = (n % 40) as usize).into_bytes() }
 }
 
+fn value(rng: &mut Rng, step: u64) -> Vec<u8> {
+    let len = match rng.below(50) {
+        0 => rng.below(20_000),
+        1 => 0,
+        _ => rng.below(300),
+    };
+    (0..len).map(|i| (i as u8).wrapping_mul(step as u8 | 1)).collect()
+}
+
+/// A batch whose conditions hold, and what it leaves.
+fn batch(rng: &mut Rng, keys: u64, step: u64, model: &HashMap<Vec<u8>, Vec<u8>>) -> (Batch, HashMap<Vec<u8>, Vec<u8>>) {
+    let (mut batch, mut changed) = (Batch::new(), model.clone());
+    for _ in 0..rng.below(12) {
+        let key = key(rng.below(keys));
+        match rng.below(10) {
+            0 => match model.get(&key) {
+                Some(value) => batch.require(&key, value).unwrap(),
+                None => batch.require_absent(&key).unwrap(),
+            },
+            1..=3 => {
+                batch.del(&key).unwrap();
+                changed.remove(&key);
+            }
+            _ => {
+                let value = value(rng, step);
+                batch.set(&key, &value).unwrap();
+                changed.insert(key, value);
+            }
+        }
+    }
+    (batch, changed)
+}
+
 /// `open` opens the database, `disturb` is called now and then with a random number.
 fn run(open: impl Fn() -> Store, disturb: impl Fn(u64), options: &Options, seed: u64, steps: u64) {
     const KEYS: u64 = 200;
@@ -44,15 +77,21 @@ fn run(open: impl Fn() -> Store, disturb: impl Fn(u64), options: &Options, seed:
     for step in 0..steps {
         let key = key(rng.below(KEYS));
         match rng.below(1000) {
-            0..=599 => {
-                let len = match rng.below(50) {
-                    0 => rng.below(20_000),
-                    1 => 0,
-                    _ => rng.below(300),
-                };
-                let value: Vec<u8> = (0..len).map(|i| (i as u8).wrapping_mul(step as u8 | 1)).collect();
+            0..=499 => {
+                let value = value(&mut rng, step);
                 store.set(&key, &value).unwrap();
                 model.insert(key, value);
+            }
+            500..=549 => {
+                let (batch, changed) = batch(&mut rng, KEYS, step, &model);
+                assert!(store.write(&batch).unwrap());
+                model = changed;
+            }
+            550..=599 => {
+                let (mut batch, _) = batch(&mut rng, KEYS, step, &model);
+                let value = model.get(&key).map_or(b"x".to_vec(), |value| [value, &b"x"[..]].concat());
+                batch.require(&key, &value).unwrap();
+                assert!(!store.write(&batch).unwrap());
             }
             600..=899 => assert_eq!(store.del(&key).unwrap(), model.remove(&key).is_some()),
             900..=974 => assert_eq!(store.get(&key).unwrap().as_ref(), model.get(&key)),

@@ -4,7 +4,7 @@
 //!
 //! A workload is run once to count its calls, then once more for each of them and several errors.
 
-use super::history::{History, Write};
+use super::history::{Change, History, Write};
 use super::workload::{Session, Setting, Step, key, read_all, steps, value, wrong};
 use crate::model_tests::Rng;
 use crate::storage::sim::{Calls, Crash, FaultPlan, SimStorage, Unsynced};
@@ -79,17 +79,26 @@ impl Faulty {
             Step::Compact => session.store().compact(),
             Step::Maintain(budget) => session.store().maintain(budget).map(drop),
             Step::Set(n, len) => {
-                let write = Write { key: key(n), value: Some(value(session.next_serial(), len)) };
-                let done = session.store().set(&write.key, write.value.as_deref().unwrap_or_default());
-                return self.written(write, done);
+                let value = value(session.next_serial(), len);
+                let done = session.store().set(&key(n), &value);
+                return self.written(Write::of(key(n), Some(value)), done);
+            }
+            Step::SetIf(n, len, holds) => {
+                let value = value(session.next_serial(), len);
+                let done = session.set_if(&key(n), &value, holds);
+                return self.written_if(holds, Write::of(key(n), Some(value)), done);
+            }
+            Step::Batch(ref changes, ref conditions, hold) => {
+                let (batch, write) = session.batch(changes, conditions, hold);
+                let done = session.store().write(&batch);
+                return self.written_if(hold, write, done);
             }
             Step::Del(n) => {
-                let write = Write { key: key(n), value: None };
-                let there = session.history.content().contains_key(&write.key);
-                match session.store().del(&write.key) {
+                let there = session.history.content().contains_key(&key(n));
+                match session.store().del(&key(n)) {
                     Ok(deleted) if deleted != there => return Err(format!("deleted: {deleted}, there: {there}")),
                     Ok(false) => return Ok(()),
-                    done => return self.written(write, done.map(drop)),
+                    done => return self.written(Write::of(key(n), None), done.map(drop)),
                 }
             }
         };
@@ -100,6 +109,16 @@ impl Faulty {
                 self.poisoned |= e.code() == Code::Poisoned;
                 acceptable(e.code())
             }
+        }
+    }
+
+    fn written_if(&mut self, holds: bool, write: Write, done: crate::Result<bool>) -> Result<(), String> {
+        match done {
+            Ok(false) if !holds => Ok(()),
+            Ok(applied) if applied != holds => Err(format!("applied: {applied}, the conditions hold: {holds}")),
+            // Making room may have failed to sync, whatever became of the conditions.
+            done if holds => self.written(write, done.map(drop)),
+            done => self.written(Write(Vec::new()), done.map(drop)),
         }
     }
 
@@ -126,13 +145,16 @@ impl Faulty {
             return Ok(());
         }
         // It failed, so it has changed nothing.
-        match self.session.store().get(&write.key) {
-            Ok(found) if found.as_deref() != self.session.history.content().get(&write.key).map(|v| &**v) => {
-                Err(format!("a write that failed with {code:?} has changed what is read"))
+        for Change { key, .. } in &write.0 {
+            match self.session.store().get(key) {
+                Ok(found) if found.as_deref() != self.session.history.content().get(key).map(|v| &**v) => {
+                    return Err(format!("a write that failed with {code:?} has changed what is read"));
+                }
+                Ok(_) => {}
+                Err(e) => acceptable(e.code())?,
             }
-            Ok(_) => Ok(()),
-            Err(e) => acceptable(e.code()),
         }
+        Ok(())
     }
 
     /// Reads give what was acknowledged, or an error while the fault lasts.

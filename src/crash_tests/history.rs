@@ -6,19 +6,41 @@ use std::sync::Arc;
 /// What a database holds.
 pub(super) type Content = BTreeMap<Vec<u8>, Arc<[u8]>>;
 
-/// One write; no value is a deletion.
+/// What happens to one key; no value is a deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Write {
+pub(super) struct Change {
     pub key: Vec<u8>,
     pub value: Option<Arc<[u8]>>,
 }
 
-impl Write {
-    pub(super) fn apply(&self, content: &mut Content) {
+impl Change {
+    fn apply(&self, content: &mut Content) {
         match &self.value {
             Some(value) => drop(content.insert(self.key.clone(), Arc::clone(value))),
             None => drop(content.remove(&self.key)),
         }
+    }
+}
+
+/// Changes that are made together: all of them or none. More than one are a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Write(pub Vec<Change>);
+
+impl Write {
+    /// A write of one key.
+    pub(super) fn of(key: Vec<u8>, value: Option<Arc<[u8]>>) -> Write {
+        Write(vec![Change { key, value }])
+    }
+
+    fn apply(&self, content: &mut Content) {
+        self.0.iter().for_each(|change| change.apply(content));
+    }
+}
+
+impl std::fmt::Display for Write {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let changes: Vec<_> = self.0.iter().map(|c| format!("{} = {}", show(&c.key), of(c.value.as_ref()))).collect();
+        f.write_str(&changes.join(" and "))
     }
 }
 
@@ -75,10 +97,12 @@ impl History {
         let mut now = Content::new();
         let mut longest = (differing == 0 && least == 0).then_some(0);
         for (i, write) in self.possible().enumerate() {
-            let differs = |now: &Content| now.get(&write.key) != found.get(&write.key);
-            let before = differs(&now);
-            write.apply(&mut now);
-            differing = differing + differs(&now) as usize - before as usize;
+            for change in &write.0 {
+                let differs = |now: &Content| now.get(&change.key) != found.get(&change.key);
+                let before = differs(&now);
+                change.apply(&mut now);
+                differing = differing + differs(&now) as usize - before as usize;
+            }
             if differing == 0 && i + 1 >= least {
                 longest = Some(i + 1);
             }
@@ -126,7 +150,7 @@ impl History {
         judge(&now, 0, "none".into());
         for (i, write) in self.possible().enumerate() {
             write.apply(&mut now);
-            judge(&now, i + 1, format!("{} = {}", show(&write.key), of(write.value.as_ref())));
+            judge(&now, i + 1, write.to_string());
         }
         best.sort();
         let nearest: Vec<String> = best.into_iter().take(4).map(|(_, _, text)| text).collect();
@@ -134,7 +158,7 @@ impl History {
             "acknowledged {}, synced {}, at least {least} wanted, in flight: {:?}\n{}",
             self.writes.len(),
             self.synced,
-            self.in_flight.as_ref().map(|w| format!("{} = {}", show(&w.key), of(w.value.as_ref()))),
+            self.in_flight.as_ref().map(Write::to_string),
             nearest.join("\n")
         )
     }
@@ -155,7 +179,7 @@ mod tests {
     use super::*;
 
     fn write(key: &str, value: Option<&str>) -> Write {
-        Write { key: key.into(), value: value.map(|v| v.as_bytes().into()) }
+        Write::of(key.into(), value.map(|v| v.as_bytes().into()))
     }
 
     fn content(pairs: &[(&str, &str)]) -> Content {
@@ -180,5 +204,23 @@ mod tests {
         assert_eq!(history.prefix_but_for(&content(&[("c", "3")]), &[b"b".to_vec()], 0), Some(4));
         history.keep(4);
         assert_eq!((history.len(), history.content()), (4, &content(&[("b", "2"), ("c", "3")])));
+    }
+
+    #[test]
+    fn a_batch_is_there_whole_or_not_at_all() {
+        let batch = |keys: &[(&str, Option<&str>)]| {
+            Write(keys.iter().flat_map(|(key, value)| write(key, *value).0).collect::<Vec<Change>>())
+        };
+        let mut history = History::default();
+        history.acknowledged(write("a", Some("1")));
+        history.acknowledged(batch(&[("a", Some("2")), ("b", Some("2")), ("b", Some("3"))]));
+        history.interrupted(batch(&[("a", None), ("c", Some("4"))]));
+        assert_eq!(history.prefix(&content(&[("a", "1")]), 0), Some(1));
+        assert_eq!(history.prefix(&content(&[("a", "2")]), 0), None);
+        assert_eq!(history.prefix(&content(&[("a", "2"), ("b", "2")]), 0), None);
+        assert_eq!(history.prefix(&content(&[("a", "2"), ("b", "3")]), 0), Some(2));
+        assert_eq!(history.prefix(&content(&[("b", "3"), ("c", "4")]), 0), Some(3));
+        assert_eq!(history.prefix(&content(&[("b", "3")]), 0), None);
+        assert_eq!(history.prefix(&content(&[("a", "2"), ("b", "3"), ("c", "4")]), 0), None);
     }
 }

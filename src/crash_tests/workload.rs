@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::history::{Content, History, Write, show};
+use super::history::{Change, Content, History, Write, show};
 use crate::model_tests::Rng;
 use crate::storage::Storage;
 use crate::storage::sim::{PageMode, SimStorage};
-use crate::{IoPath, Options, Store, SyncLevel};
+use crate::{Batch, IoPath, Options, Store, SyncLevel};
 
 /// There are no keys but these.
 pub(super) const KEYS: u64 = 30;
@@ -38,6 +38,11 @@ pub(super) fn serial_of(value: &[u8]) -> u64 {
 pub(super) enum Step {
     Set(u64, u64),
     Del(u64),
+    /// The key, the length of the value, and whether its condition is to hold.
+    SetIf(u64, u64, bool),
+    /// Keys with the lengths of their values, no length to delete; and the keys of its conditions, of which all are to
+    /// hold or the last is not to.
+    Batch(Vec<(u64, Option<u64>)>, Vec<u64>, bool),
     Sync,
     Compact,
     Maintain(u64),
@@ -62,9 +67,19 @@ pub(super) fn steps(rng: &mut Rng, count: u64) -> Vec<Step> {
         let keys = if rng.below(10) == 0 { KEYS } else { HOT };
         rng.below(keys)
     };
+    let batch = |rng: &mut Rng| {
+        let changes = [rng.below(4), rng.below(20)][rng.below(2) as usize];
+        let change = |rng: &mut Rng| (key(rng), (rng.below(4) > 0).then(|| value_len(rng)));
+        let changes = (0..changes).map(|_| change(rng)).collect();
+        let conditions: Vec<_> = (0..rng.below(6).saturating_sub(3)).map(|_| key(rng)).collect();
+        let hold = conditions.is_empty() || rng.below(4) > 0;
+        Step::Batch(changes, conditions, hold)
+    };
     let step = |rng: &mut Rng| match rng.below(100) {
-        0..=51 => Step::Set(key(rng), value_len(rng)),
-        52..=71 => Step::Del(key(rng)),
+        0..=37 => Step::Set(key(rng), value_len(rng)),
+        38..=41 => Step::SetIf(key(rng), value_len(rng), rng.below(4) > 0),
+        42..=53 => batch(rng),
+        54..=71 => Step::Del(key(rng)),
         72..=77 => Step::Sync,
         78..=84 => Step::Maintain(1 + rng.below(4000)),
         85..=88 => Step::Compact,
@@ -185,16 +200,25 @@ impl Session {
         let text = |e: crate::Error| e.to_string();
         match *step {
             Step::Set(n, len) => {
-                let write = Write { key: key(n), value: Some(value(self.next_serial(), len)) };
-                let done = self.store().set(&write.key, write.value.as_deref().unwrap_or_default());
-                return self.written(write, done);
+                let value = value(self.next_serial(), len);
+                let done = self.store().set(&key(n), &value);
+                return self.written(Write::of(key(n), Some(value)), done);
+            }
+            Step::SetIf(n, len, holds) => {
+                let value = value(self.next_serial(), len);
+                let done = self.set_if(&key(n), &value, holds);
+                return self.written_if(holds, Write::of(key(n), Some(value)), done);
+            }
+            Step::Batch(ref changes, ref conditions, hold) => {
+                let (batch, write) = self.batch(changes, conditions, hold);
+                let done = self.store().write(&batch);
+                return self.written_if(hold, write, done);
             }
             Step::Del(n) => {
-                let write = Write { key: key(n), value: None };
-                let there = self.history.content().contains_key(&write.key);
-                let done = self.store().del(&write.key);
+                let there = self.history.content().contains_key(&key(n));
+                let done = self.store().del(&key(n));
                 if there {
-                    return self.written(write, done.map(drop));
+                    return self.written(Write::of(key(n), None), done.map(drop));
                 }
                 if !self.sim.crashed() && done.map_err(text)? {
                     return Err("deleted what was not there".into());
@@ -230,6 +254,51 @@ impl Session {
             Step::Check => self.check()?,
         }
         Ok(if self.sim.crashed() { Ended::Crashed } else { Ended::Well })
+    }
+
+    /// Stores a value on a condition that holds or does not.
+    pub(super) fn set_if(&self, key: &[u8], value: &[u8], holds: bool) -> crate::Result<bool> {
+        match self.history.content().get(key) {
+            Some(now) if holds => self.store().replace_if(key, now, value),
+            None if holds => self.store().set_if_absent(key, value),
+            Some(_) => self.store().set_if_absent(key, value),
+            None => self.store().replace_if(key, b"", value),
+        }
+    }
+
+    /// A batch, and what it changes.
+    pub(super) fn batch(&mut self, changes: &[(u64, Option<u64>)], conditions: &[u64], hold: bool) -> (Batch, Write) {
+        let mut batch = Batch::new();
+        for (i, n) in conditions.iter().enumerate() {
+            let holds = hold || i + 1 < conditions.len();
+            let added = match self.history.content().get(&key(*n)) {
+                Some(now) if holds => batch.require(&key(*n), now),
+                Some(now) => batch.require(&key(*n), &[now, &b"x"[..]].concat()),
+                None if holds => batch.require_absent(&key(*n)),
+                None => batch.require(&key(*n), b""),
+            };
+            added.expect("a condition");
+        }
+        let mut write = Write(Vec::new());
+        for (n, len) in changes {
+            let value = len.map(|len| value(self.next_serial(), len));
+            let added = match &value {
+                Some(value) => batch.set(&key(*n), value),
+                None => batch.del(&key(*n)),
+            };
+            added.expect("a change");
+            write.0.push(Change { key: key(*n), value });
+        }
+        (batch, write)
+    }
+
+    fn written_if(&mut self, holds: bool, write: Write, done: crate::Result<bool>) -> Result<Ended, String> {
+        match done {
+            _ if holds => self.written(write, done.map(drop)),
+            _ if self.sim.crashed() => Ok(Ended::Crashed),
+            Ok(false) => Ok(Ended::Well),
+            other => Err(format!("{other:?} though a condition did not hold")),
+        }
     }
 
     fn written(&mut self, write: Write, done: crate::Result<()>) -> Result<Ended, String> {
