@@ -8,8 +8,8 @@ use std::{env, fs};
 use cbindgen::{Builder, Config, DocumentationStyle, Language, Style};
 
 /// The sections of the header, in order. Each file's `//!` text opens its section.
-const SECTIONS: [&str; 10] =
-    ["version", "error", "options", "store", "data", "batch", "snapshot", "iter", "upkeep", "info"];
+const SECTIONS: &[&str] =
+    &["version", "error", "options", "store", "data", "batch", "snapshot", "iter", "progress", "upkeep", "info"];
 const HEADER: &str = "include/kvstore.h";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -73,8 +73,9 @@ fn declarations(source: &Path) -> Result<String, Box<dyn Error>> {
         tab_width: 4,
         ..Config::default()
     };
-    // Functions take and return integers; the enumerations name their values.
-    config.export.include = ["kv_status", "kv_option", "kv_sync_level", "kv_io_path"].map(String::from).to_vec();
+    // Functions take and return integers; the enumerations name their values. The callback is used in other files.
+    config.export.include =
+        ["kv_status", "kv_option", "kv_sync_level", "kv_io_path", "kv_progress"].map(String::from).to_vec();
     let bindings = Builder::new().with_src(source).with_config(config).generate()?;
     let mut text = Vec::new();
     bindings.write(&mut text);

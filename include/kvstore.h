@@ -882,6 +882,29 @@ void kv_iter_free(kv_iter *iter);
 
 
 /* ============================================================================
+ * Progress of long work. Functions whose name ends in _with take a callback.
+ */
+
+/**
+ * Called now and then during long work with how many bytes of it are done and how many there are
+ * in all, and with the `ctx` that was passed along. Returns 0 to go on; anything else cancels the
+ * work, which then ends with KV_ERR_CANCELLED.
+ *
+ * It is called by the thread that does the call, and only until that returns: first with `done` 0,
+ * then at least once for each few MiB. `total` stays the same, `done` never decreases and never
+ * exceeds `total`. When all has succeeded there is one last call with `done` equal to `total`,
+ * whatever that returns; there is no such call otherwise. If there is nothing to do, that is the
+ * only call, with 0 and 0.
+ *
+ * It may call any function, also on the same store, except kv_close(): the library holds no lock
+ * meanwhile. It must return: not by longjmp(), and not by an exception.
+ *
+ * NULL is allowed wherever a kv_progress is taken.
+ */
+typedef int32_t (*kv_progress)(void *ctx, uint64_t done, uint64_t total);
+
+
+/* ============================================================================
  * Durability and space.
  */
 
@@ -916,6 +939,19 @@ int32_t kv_sync(kv_store *store);
  * - KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_FORKED, KV_ERR_INTERNAL
  */
 int32_t kv_compact(kv_store *store);
+
+/**
+ * As kv_compact(), telling `progress` how far it has come. `progress` may be NULL.
+ *
+ * When it is cancelled, the segments rewritten so far stay so, and the one under way is given up:
+ * the store is as good as before. What is left is done by automatic compaction in its time.
+ *
+ * @return
+ * - KV_OK
+ * - KV_ERR_CANCELLED: `progress` said so.
+ * - the errors of kv_compact().
+ */
+int32_t kv_compact_with(kv_store *store, kv_progress progress, void *ctx);
 
 /**
  * Does some of the work that is waiting, automatic compaction above all, and returns after about

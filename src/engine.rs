@@ -16,6 +16,7 @@ use crate::log::manifest::{self, Manifest, SegmentEntry};
 use crate::log::segment::{Segment, State};
 use crate::maintenance::{self, Maintenance};
 use crate::options::Options;
+use crate::progress::Progress;
 use crate::read::ValueBuf;
 use crate::recovery;
 use crate::snapshot::Uses;
@@ -127,8 +128,13 @@ impl Store {
 
     /// Rewrites everything that is garbage by now.
     pub fn compact(&self) -> Result<()> {
+        self.compact_with(&mut Progress::new(&mut |_, _| true))
+    }
+
+    /// As `compact`, telling how far it has come.
+    pub fn compact_with(&self, progress: &mut Progress<'_>) -> Result<()> {
         self.check_writable()?;
-        self.engine.compact()
+        self.engine.compact(progress)
     }
 
     /// Does up to about `budget` bytes of the work that is due: compaction, syncs at intervals. True if more is due.

@@ -15,6 +15,7 @@
 //! | `maintenance`, `compact`, `seal`, `reserve` | the work that nobody waits for |
 //! | `recovery`, `chain`, `load` | opening: what a crash left, and the index made from it |
 //! | `index` | key hash -> position |
+//! | `progress` | telling the caller how far long work has come |
 //! | `log` | the formats on disk: segment, record, hint, manifest |
 //! | `storage` | the door to the operating system |
 
@@ -38,6 +39,7 @@ mod many;
 mod model_tests;
 pub mod options;
 mod prefetch;
+pub mod progress;
 mod read;
 mod recovery;
 mod reserve;
@@ -53,6 +55,7 @@ pub use engine::Store;
 pub use error::{Code, Error, Result};
 pub use iter::{Iter, IterOptions};
 pub use options::{IoPath, Options, SyncLevel};
+pub use progress::Progress;
 pub use read::ValueBuf;
 pub use snapshot::Snapshot;
 pub use stats::{RecoveryInfo, Stats};

@@ -2,7 +2,7 @@
 //! retired. Done by a thread of the store, or in slices by the writers, or by the host through `kv_maintain`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -10,14 +10,13 @@ use std::time::{Duration, Instant};
 use crate::compact::{Goal, Job, Progress, choose};
 use crate::engine::{Engine, lock};
 use crate::error::{Code, Error, Result};
-use crate::log::header::HEADER_LEN;
 use crate::log::hint;
 use crate::log::segment::{Segment, SegmentIo};
 use crate::options::SyncLevel;
 use crate::write::Written;
 
 /// What a step of the thread moves at most.
-const SLICE: u64 = 1 << 20;
+pub(crate) const SLICE: u64 = 1 << 20;
 /// What a slice inside a write moves at least.
 const LEAST_SLICE: u64 = 4 << 10;
 /// So much new garbage is worth a look at what there is to do.
@@ -47,6 +46,8 @@ pub(crate) struct Maintenance {
     stop: AtomicBool,
     /// The log outgrows compaction: writers are to slow down.
     brake: AtomicBool,
+    /// How many calls for a compaction are under way.
+    demands: AtomicU32,
     pub pinned_bytes: AtomicU64,
     pub compactions: AtomicU64,
     pub compacted_bytes: AtomicU64,
@@ -80,6 +81,12 @@ impl Maintenance {
 
     pub(crate) fn stopped(&self) -> bool {
         self.stop.load(Acquire)
+    }
+
+    /// Leaves compaction to the caller until what is returned is dropped.
+    pub(crate) fn demand(&self) -> Demand<'_> {
+        self.demands.fetch_add(1, Relaxed);
+        Demand(self)
     }
 
     fn wake(&self) {
@@ -165,6 +172,15 @@ impl Maintenance {
     }
 }
 
+/// A call for a compaction under way.
+pub(crate) struct Demand<'a>(&'a Maintenance);
+
+impl Drop for Demand<'_> {
+    fn drop(&mut self) {
+        self.0.demands.fetch_sub(1, Relaxed);
+    }
+}
+
 /// Starts the store's thread, which takes no signals.
 pub(crate) fn spawn(engine: &Arc<Engine>) -> Result<JoinHandle<()>> {
     let engine = Arc::clone(engine);
@@ -210,7 +226,12 @@ fn run(engine: &Engine) {
 /// Does everything that is due.
 fn background_turn(engine: &Engine) -> Result<()> {
     while !engine.maintenance.stopped() {
-        if !engine.maintenance.lock().step(engine, SLICE, Goal::Automatic)? {
+        let mut maintainer = engine.maintenance.lock();
+        if engine.maintenance.demands.load(Relaxed) > 0 {
+            // Whoever demands a compaction does it, and wants to see how it goes on.
+            return maintainer.sync_and_seal(engine);
+        }
+        if !maintainer.step(engine, SLICE, Goal::Automatic)? {
             break;
         }
     }
@@ -219,7 +240,7 @@ fn background_turn(engine: &Engine) -> Result<()> {
 
 impl Maintainer {
     /// Does a piece of the work that is due. True if there is more.
-    fn step(&mut self, engine: &Engine, budget: u64, goal: Goal) -> Result<bool> {
+    pub(crate) fn step(&mut self, engine: &Engine, budget: u64, goal: Goal) -> Result<bool> {
         let mut result = self.step_without_brake(engine, budget, goal);
         if result.as_ref().is_err_and(|e| e.code() == Code::NoSpace) && engine.factory.reserve.lend(&*engine.storage) {
             result = self.step_without_brake(engine, budget, goal);
@@ -232,18 +253,7 @@ impl Maintainer {
     }
 
     fn step_without_brake(&mut self, engine: &Engine, budget: u64, goal: Goal) -> Result<bool> {
-        if engine.commit.poisoned() {
-            return Err(crate::sync::poisoned());
-        }
-        self.sync_at_interval(engine)?;
-        let (rotated, synced) = {
-            let appender = engine.appender()?;
-            (!appender.rotated.is_empty(), !appender.synced.is_empty())
-        };
-        if rotated || synced {
-            engine.sync_rotated()?;
-            engine.seal_synced()?;
-        }
+        self.sync_and_seal(engine)?;
         if self.job.is_some() {
             return self.step_job(engine, budget).map(|()| true);
         }
@@ -257,6 +267,18 @@ impl Maintainer {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    fn sync_and_seal(&mut self, engine: &Engine) -> Result<()> {
+        if engine.commit.poisoned() {
+            return Err(crate::sync::poisoned());
+        }
+        self.sync_at_interval(engine)?;
+        if engine.appender()?.backlog() > 0 {
+            engine.sync_rotated()?;
+            engine.seal_synced()?;
+        }
+        Ok(())
     }
 
     fn sync_at_interval(&mut self, engine: &Engine) -> Result<()> {
@@ -307,6 +329,18 @@ impl Maintainer {
         job.abandon(engine);
     }
 
+    /// Gives up what is under way, unless it has gone so far that it can only be finished: then it stays to be.
+    pub(crate) fn cancel(&mut self, engine: &Engine) {
+        if !self.job.as_ref().is_some_and(Job::must_finish) {
+            self.abandon(engine);
+        }
+    }
+
+    /// Bytes that the compaction under way has read.
+    pub(crate) fn job_done(&self) -> u64 {
+        self.job.as_ref().map_or(0, Job::read_len)
+    }
+
     /// Unlinks the retired segments that nobody reads any more.
     pub(crate) fn collect_retired(&mut self, engine: &Engine) {
         self.retired.retain(|segment| {
@@ -347,27 +381,6 @@ impl Engine {
         let (dead, len) = (open.segment.dead(), open.segment.len());
         let least = (live / 4).max(self.options.compact_threshold / 2).clamp(1, 16 << 20);
         log > self.options.compact_threshold && dead >= least && dead * 100 >= len * self.options.garbage_percent as u64
-    }
-
-    /// Rewrites everything that is garbage by now.
-    pub(crate) fn compact(&self) -> Result<()> {
-        if self.commit.poisoned() {
-            return Err(crate::sync::poisoned());
-        }
-        let mut maintainer = self.maintenance.lock();
-        let newest = {
-            let mut appender = self.appender()?;
-            // Even if it holds no garbage yet: the sync mark of the sync to come would be some.
-            if appender.active().is_some_and(|o| o.segment.len() > HEADER_LEN as u64) {
-                appender.rotate()?;
-            }
-            self.factory.next_id.load(Relaxed)
-        };
-        while maintainer.step(self, u64::MAX, Goal::Everything(newest))? {}
-        match self.index.segments().iter().find(|s| s.quarantined() && s.dead() > 0) {
-            Some(s) => Err(Error::new(Code::Corrupt, format!("{}: kept, as a record in it is damaged", s.name()))),
-            None => Ok(()),
-        }
     }
 
     /// On a full disk: does what can be done to make room. True if there is more of it now for the write that waits.

@@ -10,6 +10,7 @@
 //! 5. unlink the inputs once nobody reads them any more.
 
 mod choose;
+mod everything;
 mod output;
 mod tombstones;
 
@@ -240,6 +241,19 @@ impl Job {
         engine.index.remove_segments(&inputs)?;
         inputs.iter().for_each(|segment| segment.set_state(State::Retired));
         Ok(Progress::Done)
+    }
+
+    /// Bytes of the inputs that have been read.
+    pub(crate) fn read_len(&self) -> u64 {
+        let whole = |inputs: &[Input]| inputs.iter().map(|input| input.segment.len()).sum::<u64>();
+        match self.stage {
+            Stage::Copy(number) => {
+                let (before, rest) = self.inputs.split_at(number);
+                let current = rest.first().and_then(|input| input.scanner.as_ref()).map_or(0, Scanner::at);
+                whole(before) + current
+            }
+            _ => whole(&self.inputs),
+        }
     }
 
     /// Bytes that the output has taken.

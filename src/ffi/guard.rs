@@ -45,19 +45,19 @@ thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Marks the thread as being inside a guarded function for as long as it lives.
-struct Inside;
+/// Marks the thread as being inside a guarded function for as long as it lives. It may have been before: callbacks call
+/// functions.
+struct Inside(bool);
 
 impl Inside {
     fn enter() -> Inside {
-        INSIDE.set(true);
-        Inside
+        Inside(INSIDE.replace(true))
     }
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        INSIDE.set(false);
+        INSIDE.set(self.0);
     }
 }
 
@@ -209,6 +209,12 @@ mod tests {
         assert_eq!(status, Code::Internal as i32);
         let message = error::tests::last_error();
         assert!(message.contains("on purpose") && message.contains("guard.rs"), "{message}");
+        assert!(!INSIDE.get());
+        guard(|| {
+            guard(|| panic!("on purpose"));
+            assert!(INSIDE.get(), "a call from a callback is over, this one is not");
+            Ok(kv_status::KV_OK)
+        });
         assert!(!INSIDE.get());
     }
 

@@ -47,6 +47,7 @@ mod batch;
 mod iter;
 mod snapshot;
 
+mod progress;
 mod upkeep;
 
 mod info;

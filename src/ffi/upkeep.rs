@@ -1,7 +1,10 @@
 //! Durability and space.
 
+use std::ffi::c_void;
+
 use super::error::kv_status;
 use super::guard::guard;
+use super::progress::{kv_progress, with_progress};
 use super::store::{engine, kv_store};
 
 /// Makes everything acknowledged so far survive power loss. Returns when the disk has confirmed.
@@ -42,6 +45,26 @@ pub unsafe extern "C" fn kv_compact(store: *mut kv_store) -> i32 {
     guard(|| {
         // SAFETY: NULL or an open handle, says the header.
         unsafe { engine(store) }?.compact()?;
+        Ok(kv_status::KV_OK)
+    })
+}
+
+/// As kv_compact(), telling `progress` how far it has come. `progress` may be NULL.
+///
+/// When it is cancelled, the segments rewritten so far stay so, and the one under way is given up:
+/// the store is as good as before. What is left is done by automatic compaction in its time.
+///
+/// @return
+/// - KV_OK
+/// - KV_ERR_CANCELLED: `progress` said so.
+/// - the errors of kv_compact().
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kv_compact_with(store: *mut kv_store, progress: kv_progress, ctx: *mut c_void) -> i32 {
+    guard(|| {
+        // SAFETY: NULL or an open handle, says the header.
+        let store = unsafe { engine(store) }?;
+        // SAFETY: NULL or a function of that type, says the header.
+        unsafe { with_progress(progress, ctx, |progress| store.compact_with(progress)) }?;
         Ok(kv_status::KV_OK)
     })
 }
