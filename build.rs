@@ -1,4 +1,5 @@
-//! Makes `include/kvstore.h` from `src/ffi/`, names the shared library, and lists the C tests.
+//! Makes `include/kvstore.h` and `include/kvstore.abi.json` from `src/ffi/`, names the shared library, and lists the C
+//! tests.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -7,18 +8,29 @@ use std::{env, fs};
 
 use cbindgen::{Builder, Config, DocumentationStyle, Language, Style};
 
+#[path = "src/ffi/build/abi.rs"]
+mod abi;
+#[path = "src/ffi/build/json.rs"]
+mod json;
+#[path = "src/ffi/build/ownership.rs"]
+mod ownership;
+
 /// The sections of the header, in order. Each file's `//!` text opens its section.
 const SECTIONS: &[&str] =
     &["version", "error", "options", "store", "data", "batch", "snapshot", "iter", "progress", "upkeep", "info"];
 const HEADER: &str = "include/kvstore.h";
+/// The same for programs: what bindings are generated from, and what the tests hold the library against.
+const ABI: &str = "include/kvstore.abi.json";
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?);
-    // The header is named too, so that an edit by hand is put back by the next build.
-    for path in ["build.rs", "src/ffi", HEADER, "c_tests"] {
+    // The generated files are named too, so that an edit by hand is put back by the next build.
+    for path in ["build.rs", "src/ffi", HEADER, ABI, "c_tests"] {
         println!("cargo::rerun-if-changed={path}");
     }
-    write_header(&root)?;
+    let header = header(&root)?;
+    write(&root, ABI, &json::write(&abi::Abi::parse(&header)?, &env::var("CARGO_PKG_VERSION")?)?);
+    write(&root, HEADER, &header);
     name_shared_library()?;
     list_c_tests(&root)?;
     // The C tests need the triple that `cc` gets from cargo in a build script.
@@ -26,18 +38,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn write_header(root: &Path) -> Result<(), Box<dyn Error>> {
-    let header = header(root)?;
-    let path = root.join(HEADER);
-    if fs::read(&path).is_ok_and(|present| present == header.as_bytes()) {
-        return Ok(());
+fn write(root: &Path, name: &str, text: &str) {
+    let path = root.join(name);
+    if fs::read(&path).is_ok_and(|present| present == text.as_bytes()) {
+        return;
     }
-    let written = fs::create_dir_all(root.join("include")).and_then(|()| fs::write(&path, header));
+    let written = fs::create_dir_all(root.join("include")).and_then(|()| fs::write(&path, text));
     if let Err(error) = written {
-        // A source tree may be read-only. The library does not need the header.
-        println!("cargo::warning={HEADER} is out of date and cannot be written: {error}");
+        // A source tree may be read-only. The library does not need the file.
+        println!("cargo::warning={name} is out of date and cannot be written: {error}");
     }
-    Ok(())
 }
 
 fn header(root: &Path) -> Result<String, Box<dyn Error>> {
