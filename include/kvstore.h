@@ -795,7 +795,7 @@ int32_t kv_iter_keys_only(kv_iter *iter);
  * before those that it is a prefix of.
  *
  * The index is a hash table, so this has its cost: the first step reads everything once and sorts
- * the keys that are to be shown, which takes their length and 32 bytes for each of memory until the
+ * the keys that are to be shown, which takes their length and 40 bytes for each of memory until the
  * iterator is freed. The steps that follow read the log at random.
  *
  * @return as for kv_iter_keys_only().

@@ -15,8 +15,8 @@ use crate::{MAX_KEY_LEN, MAX_VALUE_LEN};
 
 /// The most bytes of log that a batch of several changes may take.
 pub const MAX_BATCH_LEN: u64 = 1 << 30;
-/// So many keys are looked up in the index ahead of need.
-const LOOK_AHEAD: usize = 16;
+/// So many keys are looked up together, with the waiting for memory overlapped.
+const BLOCK: usize = 256;
 
 /// Changes to be applied together, and conditions under which. Belongs to no store.
 #[derive(Default)]
@@ -164,38 +164,54 @@ impl Engine {
 
     /// The last change of each key, in the order of their hashes.
     fn plan(&self, batch: &Batch) -> Result<Vec<Target>> {
-        let mut targets: Vec<Target> = Vec::new();
-        targets.try_reserve_exact(batch.changes).map_err(|_| Error::no_memory("a batch"))?;
+        let no_memory = |_| Error::no_memory("a batch");
+        let (mut order, mut targets) = (Vec::new(), Vec::<Target>::new());
+        order.try_reserve_exact(batch.changes).map_err(no_memory)?;
+        targets.try_reserve_exact(batch.changes).map_err(no_memory)?;
         for (number, operation) in batch.operations.iter().enumerate() {
             if matches!(operation.kind, Kind::Set | Kind::Del) {
-                let hash = self.hash(batch.key(operation));
-                targets.push(Target { hash, operation: number as u32, version: u64::MAX, old: None, new: None });
+                order.push((self.hash(batch.key(operation)), std::cmp::Reverse(number as u32)));
             }
         }
-        targets.sort_unstable_by_key(|t| (t.hash, std::cmp::Reverse(t.operation)));
-        let key = |t: &Target| batch.key(&batch.operations[t.operation as usize]);
+        order.sort_unstable();
+        let key = |number: u32| batch.key(&batch.operations[number as usize]);
         // Keys of one hash stand together, the last change of each before its others.
-        let mut kept = 0;
-        for next in 0..targets.len() {
-            let same_hash = targets[..kept].iter().rev().take_while(|t| t.hash == targets[next].hash);
-            if !same_hash.into_iter().any(|t| key(t) == key(&targets[next])) {
-                targets.swap(kept, next);
-                kept += 1;
+        for (hash, std::cmp::Reverse(operation)) in order {
+            let mut same_hash = targets.iter().rev().take_while(|t| t.hash == hash);
+            if !same_hash.any(|t| key(t.operation) == key(operation)) {
+                targets.push(Target { hash, operation, version: u64::MAX, old: None, new: None });
             }
         }
-        targets.truncate(kept);
         Ok(targets)
     }
 
     /// Looks the keys up before any lock: most of the work, and any waiting for a cold page.
     fn locate_all(&self, batch: &Batch, targets: &mut [Target]) -> Result<()> {
-        for at in 0..targets.len() {
-            if let Some(ahead) = targets.get(at + LOOK_AHEAD) {
-                self.index.prefetch(ahead.hash);
+        if !self.factory.mapped {
+            for target in targets {
+                (target.version, target.old) = self.locate(target.key(batch), target.hash)?;
             }
-            let target = &mut targets[at];
-            let key = batch.key(&batch.operations[target.operation as usize]);
-            (target.version, target.old) = self.locate(key, target.hash)?;
+            return Ok(());
+        }
+        // In blocks whose part of the index and whose old records the caches hold: first all of it is asked for.
+        for block in targets.chunks_mut(BLOCK) {
+            for run in block.chunk_by(same_shard) {
+                let shard = self.index.read(run[0].hash)?;
+                run.iter().for_each(|target| shard.prefetch(target.hash));
+            }
+            for run in block.chunk_by(same_shard) {
+                let shard = self.index.read(run[0].hash)?;
+                for position in run.iter().flat_map(|target| shard.candidates(target.hash)) {
+                    shard.segment(position)?.prefetch(position.offset());
+                }
+            }
+            for run in block.chunk_by_mut(same_shard) {
+                let shard = self.index.read(run[0].hash)?;
+                for target in run {
+                    target.version = shard.version();
+                    target.old = self.find(&shard, target.key(batch), target.hash)?;
+                }
+            }
         }
         Ok(())
     }
@@ -244,11 +260,13 @@ impl Engine {
 
     /// Looks those keys up once more whose shard has changed since. Under the append lock.
     fn locate_again(&self, batch: &Batch, targets: &mut [Target]) -> Result<()> {
-        for target in targets {
-            target.new = None;
-            if self.index.read(target.hash)?.version() != target.version {
-                let key = batch.key(&batch.operations[target.operation as usize]);
-                (target.version, target.old) = self.locate(key, target.hash)?;
+        for run in targets.chunk_by_mut(same_shard) {
+            let version = self.index.read(run[0].hash)?.version();
+            for target in run {
+                target.new = None;
+                if target.version != version {
+                    (target.version, target.old) = self.locate(target.key(batch), target.hash)?;
+                }
             }
         }
         Ok(())
@@ -265,13 +283,13 @@ impl Engine {
     ) -> Result<()> {
         let (slot, start) = appender.next_place()?;
         // In the order in which the batch was filled: what belongs together stays together.
-        let mut in_order: Vec<u32> = Vec::new();
-        in_order.try_reserve_exact(targets.len()).map_err(|_| Error::no_memory("a batch"))?;
-        in_order.extend(0..targets.len() as u32);
-        in_order.sort_unstable_by_key(|&t| targets[t as usize].operation);
+        let mut in_order: Vec<Option<u32>> = Vec::new();
+        in_order.try_reserve_exact(batch.operations.len()).map_err(|_| Error::no_memory("a batch"))?;
+        in_order.resize(batch.operations.len(), None);
+        (0..).zip(targets.iter()).for_each(|(at, target)| in_order[target.operation as usize] = Some(at));
         let mut offset = start + BATCH_PREFIX;
-        for &t in &in_order {
-            let target = &mut targets[t as usize];
+        for &at in in_order.iter().flatten() {
+            let target = &mut targets[at as usize];
             let operation = &batch.operations[target.operation as usize];
             if operation.kind == Kind::Set || target.old.is_some() {
                 let record = record_len(operation.key.len(), batch.value(operation).map(<[u8]>::len));
@@ -279,7 +297,7 @@ impl Engine {
                 offset += record;
             }
         }
-        let written = in_order.iter().map(|&t| &targets[t as usize]).filter(|t| t.new.is_some());
+        let written = in_order.iter().flatten().map(|&at| &targets[at as usize]).filter(|t| t.new.is_some());
         let entries = written.zip(first..).map(|(target, timestamp)| {
             let operation = &batch.operations[target.operation as usize];
             DataFileEntry { timestamp, key: batch.key(operation), value: batch.value(operation) }
@@ -357,7 +375,15 @@ fn undo_all(shards: &mut [impl std::ops::DerefMut<Target = Shard>], targets: &[T
     }
 }
 
+fn same_shard(a: &Target, b: &Target) -> bool {
+    a.hash.shard() == b.hash.shard()
+}
+
 impl Target {
+    fn key<'a>(&self, batch: &'a Batch) -> &'a [u8] {
+        batch.key(&batch.operations[self.operation as usize])
+    }
+
     fn change(&self, batch: &Batch) -> Change {
         let deletes = batch.operations[self.operation as usize].kind == Kind::Del;
         Change { old: self.old.map(|old| old.position), new: self.new.filter(|_| !deletes) }

@@ -11,7 +11,7 @@ use crate::error::{Code, Error, Result};
 use crate::index::{Index, KeyHash, Position, Shard};
 use crate::log::header::HEADER_LEN;
 use crate::log::hint::{HintEntry, HintReader};
-use crate::log::record::Head;
+use crate::log::record::{Head, KEY_LEN_AT};
 use crate::log::segment::Segment;
 
 /// From so many sources on, memory for reading them is to be saved.
@@ -141,7 +141,6 @@ fn settle(shard: &mut Shard, source: &Source, entry: &HintEntry, newest: bool) -
 
 /// A record's key, which may be damaged; `None` if it cannot be read.
 fn read_key(segment: &Segment, entry: &HintEntry) -> Option<Vec<u8>> {
-    const KEY_LEN_AT: usize = 16;
     let mut fixed = [0; KEY_LEN_AT + 8];
     segment.read_exact(&mut fixed, entry.offset).ok()?;
     let key_len = usize::try_from(u64::from_le_bytes(*fixed.last_chunk()?)).ok()?;

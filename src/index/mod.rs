@@ -12,6 +12,7 @@ mod arena;
 mod chunk;
 mod position;
 
+use std::sync::atomic::{Ordering::Acquire, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::error::{Code, Error, Result};
@@ -30,7 +31,7 @@ pub(crate) struct KeyHash(pub u64);
 
 impl KeyHash {
     #[inline]
-    fn shard(self) -> usize {
+    pub(crate) fn shard(self) -> usize {
         (self.0 >> 56) as usize
     }
 
@@ -337,7 +338,7 @@ impl Shard {
     /// The chunk of this hash. There is one to be changed after `reserve`, as a lock is held since, under which nobody
     /// takes a view.
     fn chunk_mut(&mut self, hash: KeyHash) -> Option<&mut Chunk> {
-        let directory = Arc::get_mut(&mut self.directory)?;
+        let directory = Directory::if_owned(&mut self.directory)?;
         let at = directory.map[directory.map_index(hash.tag())] as usize;
         Some(&mut directory.chunks[at])
     }
@@ -356,7 +357,7 @@ impl Directory {
 
     /// Makes the directory its owner's own, copying it if a view shares it. The chunks stay shared.
     fn own(shared: &mut Arc<Directory>) -> Result<&mut Directory> {
-        if Arc::get_mut(shared).is_none() {
+        if Arc::strong_count(shared) > 1 {
             let no_memory = |_| Error::no_memory("the index");
             let (mut map, mut chunks) = (Vec::new(), Vec::new());
             map.try_reserve_exact(shared.map.len()).map_err(no_memory)?;
@@ -365,7 +366,19 @@ impl Directory {
             chunks.extend_from_slice(&shared.chunks);
             *shared = Arc::new(Directory { depth: shared.depth, map, chunks });
         }
-        Arc::get_mut(shared).ok_or_else(|| Error::new(Code::Internal, "a directory of the index is shared"))
+        Directory::if_owned(shared).ok_or_else(|| Error::new(Code::Internal, "a directory of the index is shared"))
+    }
+
+    /// As `Arc::get_mut`, which takes two atomic operations to exclude weak references. Of directories there are none.
+    fn if_owned(shared: &mut Arc<Directory>) -> Option<&mut Directory> {
+        if Arc::strong_count(shared) > 1 {
+            return None;
+        }
+        // Whoever dropped the last other reference is done with reading.
+        fence(Acquire);
+        // SAFETY: this is the only reference, borrowed exclusively, and there are no weak ones from which others could
+        // be made.
+        Some(unsafe { &mut *Arc::as_ptr(shared).cast_mut() })
     }
 
     /// Replaces a chunk by two, each with half of its entries.

@@ -9,12 +9,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Place, Source};
-use crate::MAX_KEY_LEN;
 use crate::error::{Error, Result};
 use crate::index::View;
 use crate::log::header::HEADER_LEN;
-use crate::log::record::{CRC_LEN, Head, Kind, PREFIX_LEN, Prefix};
+use crate::log::record::{CRC_LEN, KEY_LEN_AT, Kind, PREFIX_LEN, Prefix, record_len};
 use crate::log::segment::Segment;
+use crate::read::unreadable;
 
 /// Bytes of log for each bit. A record of a value takes more, so at most one of them begins in a cell.
 const CELL: u64 = 32;
@@ -43,8 +43,8 @@ impl LogOrder {
     pub(super) fn next(&mut self, source: &mut Source) -> Result<Option<Place>> {
         loop {
             if let Some(walk) = self.group.front_mut() {
-                if let Some(offset) = walk.next(source)? {
-                    return Ok(Some(Place { slot: walk.slot, offset }));
+                if let Some((offset, len)) = walk.next(source)? {
+                    return Ok(Some(Place { slot: walk.slot, offset, len }));
                 }
                 self.group.pop_front();
             } else if !self.mark_group(&source.view)? {
@@ -109,21 +109,31 @@ impl Walk {
         Ok(Walk { segment, slot, live, at, batch_end: None, unshown: 0, ahead: 0, left: None })
     }
 
-    fn next(&mut self, source: &mut Source) -> Result<Option<u64>> {
+    /// The offset and the length of the next live record.
+    fn next(&mut self, source: &mut Source) -> Result<Option<(u64, u64)>> {
         if self.left.is_none() {
             let Some(cell) = self.live.next_from(self.unshown.div_ceil(CELL)) else { return Ok(None) };
-            if let Some(offset) = self.follow_to(cell, source)? {
+            if let Some(found) = self.follow_to(cell, source)? {
                 // No other value begins in this cell.
                 self.unshown = (cell + 1) * CELL;
-                return Ok(Some(offset));
+                return Ok(Some(found));
             }
             self.left = Some(self.take_from_index(&source.view)?);
         }
-        Ok(self.left.as_mut().and_then(VecDeque::pop_front))
+        let Some(offset) = self.left.as_mut().and_then(VecDeque::pop_front) else { return Ok(None) };
+        match self.prefix(offset, source)? {
+            Some(prefix) if prefix.kind == Kind::Record => Ok(Some((offset, prefix.frame_len))),
+            _ => Err(unreadable(&self.segment, offset)),
+        }
+    }
+
+    fn prefix(&self, offset: u64, source: &mut Source) -> Result<Option<Prefix>> {
+        let bytes = source.window.bytes(&self.segment, offset, PREFIX_LEN as u64)?;
+        Ok(bytes.and_then(|bytes| bytes.first_chunk()).and_then(|bytes| Prefix::parse(*bytes)))
     }
 
     /// Follows the frames up to the value that begins in this cell. `None` if they lead elsewhere, for damage.
-    fn follow_to(&mut self, cell: u64, source: &mut Source) -> Result<Option<u64>> {
+    fn follow_to(&mut self, cell: u64, source: &mut Source) -> Result<Option<(u64, u64)>> {
         loop {
             if self.batch_end == Some(self.at) {
                 self.batch_end = None;
@@ -137,8 +147,7 @@ impl Walk {
                 self.ahead = self.at + READ_AHEAD / 2;
             }
             let at = self.at;
-            let prefix = source.window.bytes(&self.segment, at, PREFIX_LEN as u64)?.and_then(|b| b.first_chunk());
-            let Some(prefix) = prefix.and_then(|bytes| Prefix::parse(*bytes)) else { return Ok(None) };
+            let Some(prefix) = self.prefix(at, source)? else { return Ok(None) };
             match prefix.kind {
                 Kind::Batch if self.batch_end.is_none() => {
                     self.batch_end = Some(at + prefix.frame_len - CRC_LEN as u64);
@@ -148,17 +157,18 @@ impl Walk {
                 Kind::Record | Kind::Mark => self.at += prefix.frame_len,
                 Kind::Batch | Kind::Unknown => return Ok(None),
             }
-            if at / CELL == cell && prefix.kind == Kind::Record {
-                let head_len = prefix.frame_len.min(Head::max_len(MAX_KEY_LEN) as u64);
-                let head = source.window.bytes(&self.segment, at, head_len)?;
-                match head.and_then(|head| Head::parse(head, prefix.frame_len)) {
-                    Some(head) if head.value_len.is_some() => return Ok(Some(at)),
-                    // A tombstone is short enough to begin in the same cell.
-                    Some(_) => {}
-                    None => return Ok(None),
-                }
+            // A tombstone is short enough to begin in the same cell.
+            if at / CELL == cell && prefix.kind == Kind::Record && !self.is_tombstone(at, prefix.frame_len, source)? {
+                return Ok(Some((at, prefix.frame_len)));
             }
         }
+    }
+
+    /// Whether the record that seems to stand at `offset` has no room for a value.
+    fn is_tombstone(&self, offset: u64, len: u64, source: &mut Source) -> Result<bool> {
+        let key_len = source.window.bytes(&self.segment, offset + KEY_LEN_AT as u64, 8)?;
+        let key_len = key_len.and_then(|bytes| bytes.first_chunk()).map(|bytes| u64::from_le_bytes(*bytes));
+        Ok(key_len.and_then(|key_len| key_len.checked_add(record_len(0, None))) == Some(len))
     }
 
     /// Where the live records are that have not been shown.

@@ -1,7 +1,7 @@
 //! Live records in the order of their keys.
 
 use super::log_order::LogOrder;
-use super::{IterOptions, Place, Source};
+use super::{Item, IterOptions, Place, Source};
 use crate::error::{Error, Result};
 
 /// So many records are asked for ahead: in this order they are anywhere in the log.
@@ -21,6 +21,7 @@ struct Entry {
     key_len: u32,
     slot: u32,
     offset: u64,
+    len: u64,
 }
 
 impl Sorted {
@@ -35,9 +36,9 @@ impl Sorted {
             }
             entries.try_reserve(1).map_err(no_memory)?;
             keys.try_reserve(key.len()).map_err(no_memory)?;
-            let Place { slot, offset } = place;
+            let Place { slot, offset, len } = place;
             let (key_at, key_len) = (keys.len() as u64, key.len() as u32);
-            entries.push(Entry { head: head(key), key_at, key_len, slot, offset });
+            entries.push(Entry { head: head(key), key_at, key_len, slot, offset, len });
             keys.extend_from_slice(key);
         }
         let key = |e: &Entry| &keys[e.key_at as usize..e.key_at as usize + e.key_len as usize];
@@ -45,16 +46,16 @@ impl Sorted {
         Ok(Sorted { entries, next: 0 })
     }
 
-    pub(super) fn next(&mut self, source: &mut Source) -> Result<Option<Place>> {
+    pub(super) fn next(&mut self, source: &mut Source) -> Result<Option<Item>> {
         if let Some(ahead) = self.entries.get(self.next + LOOK_AHEAD) {
             source.segment(ahead.slot)?.prefetch(ahead.offset);
         }
         let Some(entry) = self.entries.get(self.next) else { return Ok(None) };
         self.next += 1;
-        let place = Place { slot: entry.slot, offset: entry.offset };
+        let place = Place { slot: entry.slot, offset: entry.offset, len: entry.len };
         // Between sorting and now the disk may have rotted.
-        source.record(place)?;
-        Ok(Some(place))
+        let (key, value) = source.record(place)?;
+        Ok(Some(Item { place, key_len: key.len(), value_len: value.len() }))
     }
 }
 

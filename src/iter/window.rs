@@ -1,9 +1,7 @@
 //! The bytes of segments for somebody who reads them from front to back.
 
 use crate::error::{Error, Result};
-use crate::log::record::{Kind, PREFIX_LEN, Prefix};
 use crate::log::segment::{Segment, SegmentIo};
-use crate::read::unreadable;
 
 /// So much is read at once by system calls, and asked for ahead where segments are mapped.
 const WINDOW_LEN: u64 = 256 << 10;
@@ -25,19 +23,6 @@ impl Window {
             return Ok(segment.mapped(offset, len));
         }
         self.read(segment, offset, len)
-    }
-
-    /// The whole record at `offset`.
-    #[inline]
-    pub(super) fn record<'a>(&'a mut self, segment: &'a Segment, offset: u64) -> Result<&'a [u8]> {
-        let damaged = || unreadable(segment, offset);
-        if let SegmentIo::Mapped(_) = segment.io() {
-            return segment.mapped_record(offset).ok_or_else(damaged);
-        }
-        let prefix = self.read(segment, offset, PREFIX_LEN as u64)?.and_then(|bytes| bytes.first_chunk());
-        let prefix = prefix.and_then(|bytes| Prefix::parse(*bytes)).filter(|prefix| prefix.kind == Kind::Record);
-        let len = prefix.ok_or_else(damaged)?.frame_len;
-        self.read(segment, offset, len)?.ok_or_else(damaged)
     }
 
     fn read(&mut self, segment: &Segment, offset: u64, len: u64) -> Result<Option<&[u8]>> {

@@ -30,6 +30,10 @@ const BATCH: u64 = 1 << 63;
 const MARK: u64 = 1 << 62;
 const LENGTH: u64 = (1 << 48) - 1;
 
+/// Where in a record the length of the key is, and the key itself: behind the prefix and the timestamp.
+pub(crate) const KEY_LEN_AT: usize = PREFIX_LEN + 8;
+pub(crate) const KEY_AT: usize = KEY_LEN_AT + 8;
+
 /// Timestamp, key length, option tag: the least that an entry takes.
 const MIN_ENTRY_LEN: u64 = 8 + 8 + 1;
 
