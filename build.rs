@@ -16,8 +16,20 @@ mod json;
 mod ownership;
 
 /// The sections of the header, in order. Each file's `//!` text opens its section.
-const SECTIONS: &[&str] =
-    &["version", "error", "options", "store", "data", "batch", "snapshot", "iter", "progress", "upkeep", "info"];
+const SECTIONS: &[&str] = &[
+    "version",
+    "error",
+    "options",
+    "store",
+    "data",
+    "batch",
+    "snapshot",
+    "iter",
+    "progress",
+    "upkeep",
+    "checkpoint",
+    "info",
+];
 const HEADER: &str = "include/kvstore.h";
 /// The same for programs: what bindings are generated from, and what the tests hold the library against.
 const ABI: &str = "include/kvstore.abi.json";

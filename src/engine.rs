@@ -318,7 +318,8 @@ impl Engine {
     }
 }
 
-fn manifest_entry(segment: &Arc<Segment>) -> SegmentEntry {
+/// What MANIFEST is to say of a segment.
+pub(crate) fn manifest_entry(segment: &Arc<Segment>) -> SegmentEntry {
     SegmentEntry {
         id: segment.id(),
         identity: segment.identity(),

@@ -11,6 +11,7 @@
 //! | [`engine`] | open, get, set, delete, sync, compact, close |
 //! | `read`, `many`, `write`, `batch` | what a get and a set do, and several of them together |
 //! | `snapshot`, `iter` | the store as it was at one moment |
+//! | `checkpoint` | a copy of the store as it is at one moment |
 //! | `append`, `sync` | the end of the log; making it durable, once for all who wait |
 //! | `maintenance`, `compact`, `seal`, `reserve` | the work that nobody waits for |
 //! | `recovery`, `chain`, `load` | opening: what a crash left, and the index made from it |
@@ -22,6 +23,7 @@
 mod append;
 mod batch;
 mod chain;
+mod checkpoint;
 mod compact;
 #[cfg(test)]
 mod crash_tests;

@@ -269,7 +269,8 @@ impl Maintainer {
         Ok(false)
     }
 
-    fn sync_and_seal(&mut self, engine: &Engine) -> Result<()> {
+    /// Syncs what is due, and seals the segments that are complete.
+    pub(crate) fn sync_and_seal(&mut self, engine: &Engine) -> Result<()> {
         if engine.commit.poisoned() {
             return Err(crate::sync::poisoned());
         }

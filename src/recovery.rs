@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::append::{Appender, OpenSegment, SegmentFactory};
 use crate::chain::{self, Chain, Link, Order, ScanRules};
+use crate::checkpoint;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::fork::Birthplace;
@@ -28,7 +29,8 @@ use crate::stats::RecoveryInfo;
 use crate::storage::real::{RealStorage, create_dir, sync_parent};
 use crate::storage::{File, Storage, read_exact_at, write_all_at};
 
-const LOCK: &str = "LOCK";
+/// The file that carries the lock.
+pub(crate) const LOCK: &str = "LOCK";
 
 /// Opens the directory of a database, creating it if that is wanted.
 pub(crate) fn open_directory(path: &Path, options: &Options) -> Result<Arc<dyn Storage>> {
@@ -96,6 +98,9 @@ pub(crate) fn admit(storage: &dyn Storage, options: &Options) -> Result<()> {
     let names = storage.list().map_err(|e| Error::os("list the directory", &e))?;
     if names.iter().any(|n| n == manifest::NAME) {
         return Ok(());
+    }
+    if names.iter().any(|n| n == checkpoint::UNFINISHED) {
+        return Err(not_a_database("the directory holds a checkpoint that was never finished".to_owned()));
     }
     if names.iter().any(|n| n.ends_with(".log")) {
         return Err(Error::corrupt(manifest::NAME, 0, "there is a log but no manifest"));

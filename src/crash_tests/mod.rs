@@ -7,12 +7,14 @@
 //! | `tail` | the end of the log torn at each byte; damage before a sync mark is no tear |
 //! | `hostile` | files made to deceive: frames and marks in values, endless work |
 //! | `decoders` | mutated files: values or errors |
+//! | `checkpoint` | checkpoints interrupted at every operation; both sides live on independently |
 //! | `tombstones` | what was deleted stays deleted, whatever is compacted |
 //! | `linearizability` | threads and compaction: each key behaves as if one thing happened after the other |
 //! | `regressions` | what was found once, each as short as it could be made |
 //!
 //! `history` knows what may be found after a crash, `workload` makes the work that is interrupted.
 
+mod checkpoint;
 mod decoders;
 mod faults;
 mod history;

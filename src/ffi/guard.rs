@@ -1,7 +1,10 @@
 //! The boundary itself: what comes from C is checked here, and what must not reach C stops here.
 
 use std::cell::Cell;
+use std::ffi::{CStr, OsStr, c_char};
+use std::os::unix::ffi::OsStrExt;
 use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
 use std::sync::Once;
 use std::{alloc, slice, thread};
 
@@ -99,6 +102,22 @@ pub(super) unsafe fn bytes<'a>(data: *const u8, len: usize, limit: usize, what: 
     }
     // SAFETY: not NULL, and readable by this function's contract.
     Ok(unsafe { slice::from_raw_parts(data, len) })
+}
+
+/// A path that the caller gives as a NUL-terminated string.
+///
+/// # Safety
+/// `path` is NULL or NUL-terminated, and does not change for `'a`.
+pub(super) unsafe fn path<'a>(path: *const c_char, what: &str) -> Result<&'a Path> {
+    if path.is_null() {
+        return Err(null(what));
+    }
+    // SAFETY: not NULL, and NUL-terminated by this function's contract.
+    let path = unsafe { CStr::from_ptr(path) };
+    if path.is_empty() {
+        return Err(invalid(format!("{what} is empty")));
+    }
+    Ok(Path::new(OsStr::from_bytes(path.to_bytes())))
 }
 
 /// What a pointer to one object points to.

@@ -50,6 +50,8 @@ mod snapshot;
 mod progress;
 mod upkeep;
 
+mod checkpoint;
+
 mod info;
 
 /// What stands between the caller and the engine: pointers, panics, errno.

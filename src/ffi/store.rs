@@ -1,12 +1,10 @@
 //! Opening and closing.
 
-use std::ffi::{CStr, OsStr, c_char};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::ffi::c_char;
 use std::ptr;
 
 use super::error::kv_status;
-use super::guard::{guard, invalid, null, object, out, try_box};
+use super::guard::{self, guard, null, object, out, try_box};
 use super::options::kv_options;
 use crate::Store;
 use crate::error::Result;
@@ -54,15 +52,8 @@ pub unsafe extern "C" fn kv_open(path: *const c_char, options: *const kv_options
     let store = unsafe { out(store, ptr::null_mut()) };
     guard(|| {
         let store = store.ok_or_else(|| null("store"))?;
-        if path.is_null() {
-            return Err(null("path"));
-        }
-        // SAFETY: not NULL, and NUL-terminated, says the header.
-        let path = unsafe { CStr::from_ptr(path) };
-        if path.is_empty() {
-            return Err(invalid("path is empty"));
-        }
-        let path = Path::new(OsStr::from_bytes(path.to_bytes()));
+        // SAFETY: NULL or NUL-terminated, says the header.
+        let path = unsafe { guard::path(path, "path") }?;
         // SAFETY: NULL or made by kv_options_new, and not changed by another thread, says the header.
         let opened = match unsafe { options.as_ref() } {
             Some(options) => Store::open(path, &options.0)?,

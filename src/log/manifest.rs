@@ -89,7 +89,12 @@ impl Manifest {
 
     /// Writes the manifest under its temporary name, from where it is to be synced, renamed, and its name synced.
     pub(crate) fn write_temp(&self, storage: &dyn Storage) -> std::io::Result<Arc<dyn File>> {
-        let file = create_anew(storage, TEMP_NAME)?;
+        self.write_as(storage, TEMP_NAME)
+    }
+
+    /// Writes the manifest under another name than its own.
+    pub(crate) fn write_as(&self, storage: &dyn Storage, name: &str) -> std::io::Result<Arc<dyn File>> {
+        let file = create_anew(storage, name)?;
         write_all_at(&*file, &self.encode()?, 0)?;
         Ok(file)
     }

@@ -79,6 +79,10 @@ impl Segment {
         }
     }
 
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
     pub(crate) fn id(&self) -> u64 {
         self.header.id
     }

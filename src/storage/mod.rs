@@ -12,13 +12,14 @@ pub(crate) mod real;
 #[cfg(test)]
 pub(crate) mod sim;
 
+use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
 pub(crate) use map::{Map, MapOwner};
 
 /// One database directory. Names are plain file names inside it.
-pub(crate) trait Storage: Send + Sync {
+pub(crate) trait Storage: Any + Send + Sync {
     /// The names of all files in the directory, in no particular order.
     fn list(&self) -> io::Result<Vec<String>>;
     /// Creates a file for reading and writing; `AlreadyExists` if there is one.
@@ -27,9 +28,12 @@ pub(crate) trait Storage: Send + Sync {
     fn open(&self, name: &str, write: bool) -> io::Result<Arc<dyn File>>;
     /// Renames a file over whatever has the new name, atomically. Durable after `sync_dir`.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Gives a file of another directory the same name in this one too: from then on both are one file. An error where
+    /// that cannot be, as between file systems. Durable after `sync_dir`.
+    fn link_from(&self, source: &Arc<dyn Storage>, name: &str) -> io::Result<()>;
     /// Unlinks a file. Durable after `sync_dir`.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// Makes creations, renames and removals durable.
+    /// Makes creations, links, renames and removals durable.
     fn sync_dir(&self) -> io::Result<()>;
     /// Takes the database lock, shared or exclusive, without waiting; `WouldBlock` if another handle,
     /// in this process or another, holds it in a way that conflicts. With `shared` nothing is written:

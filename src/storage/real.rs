@@ -3,6 +3,7 @@
 //! Every name is resolved relative to the descriptor of the directory, so that neither a `chdir` of the
 //! host nor a rename of the directory makes the store meet other files than the ones it opened.
 
+use std::any::Any;
 use std::ffi::{CStr, CString, c_int};
 use std::fs;
 use std::io;
@@ -34,7 +35,12 @@ pub(crate) struct RealStorage {
 /// Makes a directory, and its name durable. `AlreadyExists` if there is one.
 pub(crate) fn create_dir(path: &Path) -> io::Result<()> {
     retry(|| fs::create_dir(path))?;
-    sync_parent(path)
+    sync_parent(path).inspect_err(|_| remove_dir(path))
+}
+
+/// Removes a directory if nothing is in it.
+pub(crate) fn remove_dir(path: &Path) {
+    let _ = fs::remove_dir(path);
 }
 
 /// Makes the name of an existing directory durable: whoever made it may have died before doing so.
@@ -88,6 +94,16 @@ impl Storage for RealStorage {
         let (from, to, dir) = (c_name(from)?, c_name(to)?, self.dir.as_raw_fd());
         // SAFETY: both names are NUL-terminated and outlive the call.
         retry(|| check(unsafe { libc::renameat(dir, from.as_ptr(), dir, to.as_ptr()) }))?;
+        Ok(())
+    }
+
+    fn link_from(&self, source: &Arc<dyn Storage>, name: &str) -> io::Result<()> {
+        let source = (&**source as &dyn Any).downcast_ref::<RealStorage>().ok_or(io::ErrorKind::Unsupported)?;
+        let (from, to, name) = (source.dir.as_raw_fd(), self.dir.as_raw_fd(), c_name(name)?);
+        // The name may be a symbolic link to a file elsewhere: what is wanted is the file.
+        let follow = libc::AT_SYMLINK_FOLLOW;
+        // SAFETY: the name is NUL-terminated and outlives the call.
+        retry(|| check(unsafe { libc::linkat(from, name.as_ptr(), to, name.as_ptr(), follow) }))?;
         Ok(())
     }
 
@@ -604,6 +620,21 @@ mod tests {
         assert_eq!(kind(s.remove("c")), io::ErrorKind::NotFound);
         assert_eq!(s.list().unwrap(), Vec::<String>::new());
         assert_eq!(kind(s.create("a\0b")), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn a_linked_file_is_one_file_with_two_names() {
+        let ((_a, a), (_b, b)) = (storage(), storage());
+        let a: Arc<dyn Storage> = Arc::new(a);
+        write_all_at(&*a.create("f").unwrap(), b"one", 0).unwrap();
+        b.link_from(&a, "f").unwrap();
+        assert_eq!(kind(b.link_from(&a, "f")), io::ErrorKind::AlreadyExists);
+        assert_eq!(kind(b.link_from(&a, "g")), io::ErrorKind::NotFound);
+        b.sync_dir().unwrap();
+        a.remove("f").unwrap();
+        let mut bytes = [0; 3];
+        read_exact_at(&*b.open("f", false).unwrap(), &mut bytes, 0).unwrap();
+        assert_eq!(&bytes, b"one");
     }
 
     #[test]

@@ -346,7 +346,18 @@ fn unlink(names: &mut Names, name: &str, inode: u64) {
     }
 }
 
+/// What the names of a file's directory begin with.
+pub(super) fn dir_of(name: &str) -> &str {
+    name.rfind('/').map_or("", |end| &name[..=end])
+}
+
 impl DirOp {
+    fn name(&self) -> &str {
+        match self {
+            DirOp::Create(name, _) | DirOp::Rename(name, _, _) | DirOp::Remove(name, _) => name,
+        }
+    }
+
     fn apply(&self, names: &mut Names) {
         match self {
             DirOp::Create(name, inode) => {
@@ -420,6 +431,11 @@ impl Image {
         inode
     }
 
+    /// Gives a file another name, which must be free.
+    pub(super) fn link(&mut self, inode: u64, name: &str) {
+        self.change_dir(DirOp::Create(name.into(), inode));
+    }
+
     /// `from` must exist.
     pub(super) fn rename(&mut self, from: &str, to: &str) {
         self.change_dir(DirOp::Rename(from.into(), to.into(), self.names[from]));
@@ -435,12 +451,17 @@ impl Image {
         self.dir_ops.push(op);
     }
 
-    pub(super) fn sync_dir(&mut self, partly: Partly) {
-        let done = partly.map_or(self.dir_ops.len(), |rng| rng.below(self.dir_ops.len() + 1));
+    /// `dir` is what the names of the directory begin with.
+    pub(super) fn sync_dir(&mut self, dir: &str, partly: Partly) {
+        let (mut ops, others): (Vec<_>, _) =
+            std::mem::take(&mut self.dir_ops).into_iter().partition(|op| dir_of(op.name()) == dir);
+        let done = partly.map_or(ops.len(), |rng| rng.below(ops.len() + 1));
         // In order: what remains to be done must not be undone by what was done later.
-        for op in self.dir_ops.drain(..done) {
+        for op in ops.drain(..done) {
             op.apply(&mut self.durable_names);
         }
+        self.dir_ops = others;
+        self.dir_ops.extend(ops);
     }
 
     pub(super) fn store(&mut self, inode: u64, offset: usize, bytes: &[u8], partly: Partly, how: Tear) {

@@ -11,9 +11,10 @@
 //! - **Length.** A power cut keeps the synced length or any that the file had since, or a block boundary on the
 //!   way while it grew, whatever became of the contents. Inside the length, what was never written is zeros;
 //!   beyond it, nothing is left.
-//! - **Names.** Each creation, rename and removal since the last `sync_dir` happened or did not, whatever became
+//! - **Names.** Each creation, link, rename and removal since the last `sync_dir` happened or did not, whatever became
 //!   of the others; a rename may leave the old name in place (then both are the same file). A sync of a
-//!   file does not make its name durable, a `sync_dir` does not make contents durable.
+//!   file does not make its name durable, a `sync_dir` does not make contents durable. The directories on the disk are
+//!   there from the beginning; each is synced for itself.
 //! - **Kill.** The death of the process keeps the page cache. The store or the write in flight may be torn at any
 //!   byte: a system call copies in order, the stores to a map come in any order. What was not
 //!   synced is still not: a power cut after the restart can take it.
@@ -33,6 +34,7 @@ mod image;
 #[cfg(not(miri))]
 mod tests;
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::BitOr;
@@ -40,7 +42,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::{File, Storage};
 use file::{Buffer, SimFile};
-use image::{BLOCK, Image, Partly, Rng};
+use image::{BLOCK, Image, Partly, Rng, dir_of};
 pub(crate) use image::{PageMode, Unsynced};
 
 /// How a run ends.
@@ -72,6 +74,7 @@ impl Calls {
     pub(crate) const ALLOCATE: Calls = Calls(1 << 12);
     pub(crate) const SYNC: Calls = Calls(1 << 13);
     pub(crate) const MAP: Calls = Calls(1 << 14);
+    pub(crate) const LINK: Calls = Calls(1 << 15);
     pub(crate) const ALL: Calls = Calls(u32::MAX);
 }
 
@@ -106,6 +109,15 @@ pub(crate) struct SimStorage {
 struct User {
     disk: Shared,
     id: u64,
+    /// What the names of its files begin with on the disk: nothing, or a directory and a slash.
+    dir: String,
+}
+
+/// The lock of one directory.
+#[derive(Default)]
+struct Locks {
+    exclusive: Option<u64>,
+    shared: Vec<u64>,
 }
 
 type Shared = Arc<Mutex<Disk>>;
@@ -131,8 +143,8 @@ struct Disk {
     reserves_blocks: bool,
     unsynced: Unsynced,
     users: u64,
-    exclusive: Option<u64>,
-    shared: Vec<u64>,
+    /// By directory.
+    locks: BTreeMap<String, Locks>,
 }
 
 #[derive(Default)]
@@ -145,6 +157,10 @@ struct Live {
 fn guard(disk: &Shared) -> MutexGuard<'_, Disk> {
     // A violation panics with the lock held, on purpose; the state is whole all the same.
     disk.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn file_system(name: &str) -> &str {
+    name.split_once(':').map_or("", |(file_system, _)| file_system)
 }
 
 fn errno(code: i32) -> io::Error {
@@ -267,8 +283,7 @@ impl Disk {
             reserves_blocks: true,
             unsynced: Unsynced::Mixed,
             users: 0,
-            exclusive: None,
-            shared: Vec::new(),
+            locks: BTreeMap::new(),
         }
     }
 
@@ -292,15 +307,15 @@ impl SimStorage {
     }
 
     fn of(disk: Disk) -> SimStorage {
-        SimStorage::user_of(Arc::new(Mutex::new(disk)))
+        SimStorage::user_of(Arc::new(Mutex::new(disk)), String::new())
     }
 
-    fn user_of(disk: Shared) -> SimStorage {
+    fn user_of(disk: Shared, dir: String) -> SimStorage {
         let mut state = guard(&disk);
         state.users += 1;
         let id = state.users;
         drop(state);
-        SimStorage { user: Arc::new(User { disk, id }) }
+        SimStorage { user: Arc::new(User { disk, id, dir }) }
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -309,7 +324,24 @@ impl SimStorage {
 
     /// Another user of the same disk, as another process or another `open` is: their locks conflict.
     pub(crate) fn handle(&self) -> SimStorage {
-        SimStorage::user_of(Arc::clone(&self.user.disk))
+        SimStorage::user_of(Arc::clone(&self.user.disk), self.user.dir.clone())
+    }
+
+    /// A user of another directory of the same disk. What stands before a colon in its name is the file system: links
+    /// do not reach another one.
+    pub(crate) fn directory(&self, name: &str) -> SimStorage {
+        SimStorage::user_of(Arc::clone(&self.user.disk), format!("{name}/"))
+    }
+
+    /// A name as it is on the disk.
+    fn full(&self, name: &str) -> String {
+        format!("{}{name}", self.user.dir)
+    }
+
+    /// The names in the directory.
+    fn names(&self, image: &Image) -> Vec<String> {
+        let dir = &*self.user.dir;
+        image.names().keys().filter(|name| dir_of(name) == dir).map(|name| name[dir.len()..].into()).collect()
     }
 
     // Crashes.
@@ -414,24 +446,29 @@ impl SimStorage {
 
     /// The names of all files, in order.
     pub(crate) fn files(&self) -> Vec<String> {
-        self.disk().image.names().keys().cloned().collect()
+        self.names(&self.disk().image)
     }
 
     /// A file's content as programs see it, or as the crash left it.
     pub(crate) fn read_file(&self, name: &str) -> Option<Vec<u8>> {
         let disk = self.disk();
-        Some(disk.image.inode(disk.image.lookup(name)?).data().to_vec())
+        Some(disk.image.inode(disk.image.lookup(&self.full(name))?).data().to_vec())
+    }
+
+    /// What two names of one file have in common.
+    pub(crate) fn file_id(&self, name: &str) -> Option<u64> {
+        self.disk().image.lookup(&self.full(name))
     }
 
     /// Puts a file there, durable in name and content, in place of another by that name.
     pub(crate) fn put_file(&self, name: &str, bytes: &[u8]) {
-        self.disk().image.put_file(name, bytes);
+        self.disk().image.put_file(&self.full(name), bytes);
     }
 
     /// Flips bits of a byte, everywhere: disk, page cache and maps. Panics where there is none.
     pub(crate) fn corrupt(&self, name: &str, offset: usize, xor: u8) {
         let mut disk = self.disk();
-        let inode = disk.image.lookup(name).expect("a file to corrupt");
+        let inode = disk.image.lookup(&self.full(name)).expect("a file to corrupt");
         disk.image.corrupt(inode, offset, xor);
         let byte = disk.image.inode(inode).data()[offset];
         disk.buffers(inode).for_each(|buffer| buffer.copy_in(offset, &[byte]));
@@ -456,26 +493,29 @@ impl SimStorage {
 
 impl Drop for User {
     fn drop(&mut self) {
-        release(&self.disk, self.id);
+        release(self);
     }
 }
 
-fn release(disk: &Shared, user: u64) {
-    let mut disk = guard(disk);
-    disk.exclusive = disk.exclusive.filter(|holder| *holder != user);
-    disk.shared.retain(|holder| *holder != user);
+fn release(user: &User) {
+    let mut disk = guard(&user.disk);
+    if let Some(locks) = disk.locks.get_mut(&user.dir) {
+        locks.exclusive = locks.exclusive.filter(|holder| *holder != user.id);
+        locks.shared.retain(|holder| *holder != user.id);
+    }
 }
 
 impl Storage for SimStorage {
     fn list(&self) -> io::Result<Vec<String>> {
         let mut disk = self.disk();
         disk.enter(Calls::LIST)?;
-        Ok(disk.image.names().keys().cloned().collect())
+        Ok(self.names(&disk.image))
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let mut disk = self.disk();
         disk.enter(Calls::CREATE)?;
+        let name = &*self.full(name);
         if disk.image.lookup(name).is_some() {
             return Err(errno(libc::EEXIST));
         }
@@ -490,7 +530,7 @@ impl Storage for SimStorage {
     fn open(&self, name: &str, write: bool) -> io::Result<Arc<dyn File>> {
         let mut disk = self.disk();
         disk.enter(Calls::OPEN)?;
-        let inode = disk.image.lookup(name).ok_or_else(|| errno(libc::ENOENT))?;
+        let inode = disk.image.lookup(&self.full(name)).ok_or_else(|| errno(libc::ENOENT))?;
         disk.opened(inode);
         Ok(Arc::new(SimFile::new(&self.user.disk, inode, write)))
     }
@@ -498,6 +538,7 @@ impl Storage for SimStorage {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         let mut disk = self.disk();
         disk.enter(Calls::RENAME)?;
+        let (from, to) = (&*self.full(from), &*self.full(to));
         let inode = disk.image.lookup(from).ok_or_else(|| errno(libc::ENOENT))?;
         if disk.image.lookup(to) == Some(inode) {
             // Two names of one file: POSIX wants nothing done.
@@ -506,9 +547,26 @@ impl Storage for SimStorage {
         disk.op(|_| format!("rename {from} to {to}"), |image, _| image.rename(from, to))
     }
 
+    fn link_from(&self, source: &Arc<dyn Storage>, name: &str) -> io::Result<()> {
+        let source = (&**source as &dyn Any).downcast_ref::<SimStorage>().ok_or(io::ErrorKind::Unsupported)?;
+        let (from, to) = (&*source.full(name), &*self.full(name));
+        assert!(Arc::ptr_eq(&source.user.disk, &self.user.disk), "no link reaches another disk");
+        let mut disk = self.disk();
+        disk.enter(Calls::LINK)?;
+        if file_system(from) != file_system(to) {
+            return Err(errno(libc::EXDEV));
+        }
+        let inode = disk.image.lookup(from).ok_or_else(|| errno(libc::ENOENT))?;
+        if disk.image.lookup(to).is_some() {
+            return Err(errno(libc::EEXIST));
+        }
+        disk.op(|_| format!("link {from} to {to}"), |image, _| image.link(inode, to))
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut disk = self.disk();
         disk.enter(Calls::REMOVE)?;
+        let name = &*self.full(name);
         disk.image.lookup(name).ok_or_else(|| errno(libc::ENOENT))?;
         disk.op(|_| format!("remove {name}"), |image, _| image.remove(name))
     }
@@ -518,10 +576,10 @@ impl Storage for SimStorage {
         disk.alive()?;
         if let Some(error) = disk.fault(Calls::SYNC_DIR) {
             let mut rng = Rng(disk.rng.next());
-            disk.op(|_| "sync_dir, failing".into(), |image, _| image.sync_dir(Some(&mut rng)))?;
+            disk.op(|_| "sync_dir, failing".into(), |image, _| image.sync_dir(&self.user.dir, Some(&mut rng)))?;
             return Err(error);
         }
-        disk.op(|_| "sync_dir".into(), |image, partly| image.sync_dir(partly))?;
+        disk.op(|_| "sync_dir".into(), |image, partly| image.sync_dir(&self.user.dir, partly))?;
         let Disk { image, live, .. } = &mut *disk;
         image.collect(|id| live.contains_key(&id));
         Ok(())
@@ -530,27 +588,28 @@ impl Storage for SimStorage {
     fn lock(&self, shared: bool) -> io::Result<()> {
         let mut disk = self.disk();
         disk.enter(Calls::LOCK)?;
-        let id = self.user.id;
-        let mine = disk.exclusive == Some(id) || disk.shared.contains(&id);
-        if disk.image.lookup("LOCK").is_none() {
+        let (id, name) = (self.user.id, &*self.full("LOCK"));
+        if disk.image.lookup(name).is_none() {
             if shared {
                 return Ok(());
             }
-            disk.image.create("LOCK");
+            disk.image.create(name);
         }
-        if mine || disk.exclusive.is_some() || (!shared && !disk.shared.is_empty()) {
+        let locks = disk.locks.entry(self.user.dir.clone()).or_default();
+        let mine = locks.exclusive == Some(id) || locks.shared.contains(&id);
+        if mine || locks.exclusive.is_some() || (!shared && !locks.shared.is_empty()) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         if shared {
-            disk.shared.push(id);
+            locks.shared.push(id);
         } else {
-            disk.exclusive = Some(id);
+            locks.exclusive = Some(id);
         }
         Ok(())
     }
 
     fn unlock(&self) {
-        release(&self.user.disk, self.user.id);
+        release(&self.user);
     }
 
     fn reserves_blocks(&self) -> bool {

@@ -602,6 +602,57 @@ fn a_file_opened_for_reading_takes_no_writes() {
     assert_eq!(kind(sim.remove("g")), io::ErrorKind::NotFound);
 }
 
+// Directories and links.
+
+#[test]
+fn a_link_is_as_durable_as_its_directory() {
+    let left = |seed, sync: &[&str]| {
+        let sim = super::SimStorage::new(seed, PageMode::Page);
+        let copy = sim.directory("copy");
+        write_all_at(&*sim.create("f").unwrap(), b"hello", 0).unwrap();
+        sim.open("f", true).unwrap().sync().unwrap();
+        let source: Arc<dyn Storage> = Arc::new(sim.clone());
+        copy.link_from(&source, "f").unwrap();
+        assert_eq!(kind(copy.link_from(&source, "f")), io::ErrorKind::AlreadyExists);
+        assert_eq!(kind(copy.link_from(&source, "g")), io::ErrorKind::NotFound);
+        assert_eq!(kind(sim.directory("far:copy").link_from(&source, "f")), io::ErrorKind::CrossesDevices);
+        for dir in sync {
+            [&sim, &copy][(*dir == "copy") as usize].sync_dir().unwrap();
+        }
+        sim.crash_now(Crash::Power);
+        let after = sim.reboot();
+        (after.read_file("f").is_some(), after.directory("copy").read_file("f"))
+    };
+    let hello = Some(b"hello".to_vec());
+    for (sync, expected) in [
+        (&["copy"] as &[&str], vec![(false, hello.clone()), (true, hello.clone())]),
+        (&[""], vec![(true, None), (true, hello.clone())]),
+        (&["", "copy"], vec![(true, hello.clone())]),
+    ] {
+        let seen: BTreeSet<_> = (0..100).map(|seed| left(seed, sync)).collect();
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), expected);
+    }
+}
+
+#[test]
+fn a_linked_file_is_one_file() {
+    let (sim, copy) = (sim(1), sim(1).directory("none"));
+    assert_eq!(copy.files(), Vec::<String>::new());
+    let copy = sim.directory("copy");
+    write_all_at(&*sim.create("f").unwrap(), b"old", 0).unwrap();
+    let source: Arc<dyn Storage> = Arc::new(sim.clone());
+    copy.link_from(&source, "f").unwrap();
+    write_all_at(&*copy.open("f", true).unwrap(), b"new", 0).unwrap();
+    assert_eq!(sim.read_file("f").unwrap(), b"new");
+    sim.remove("f").unwrap();
+    assert_eq!((sim.files().len(), copy.files()), (0, vec!["f".to_owned()]));
+    copy.rename("f", "g").unwrap();
+    assert_eq!(copy.read_file("g").unwrap(), b"new");
+    sim.lock(false).unwrap();
+    copy.lock(false).unwrap();
+    assert_eq!(kind(sim.directory("copy").lock(false)), io::ErrorKind::WouldBlock);
+}
+
 // The rest.
 
 #[test]
