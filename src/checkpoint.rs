@@ -130,6 +130,7 @@ impl Engine {
 
     /// What the checkpoint is to be: everything that has been acknowledged.
     fn capture(&self) -> Result<(Manifest, Vec<Part>)> {
+        let _demand = self.maintenance.demand();
         let mut maintainer = self.maintenance.lock();
         if self.options.read_only {
             // Whoever wrote the database may have died before it was durable what is sealed.

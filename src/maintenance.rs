@@ -46,7 +46,7 @@ pub(crate) struct Maintenance {
     stop: AtomicBool,
     /// The log outgrows compaction: writers are to slow down.
     brake: AtomicBool,
-    /// How many calls for a compaction are under way.
+    /// How many callers want the background thread to stand back.
     demands: AtomicU32,
     pub pinned_bytes: AtomicU64,
     pub compactions: AtomicU64,
@@ -83,7 +83,8 @@ impl Maintenance {
         self.stop.load(Acquire)
     }
 
-    /// Leaves compaction to the caller until what is returned is dropped.
+    /// Has the background thread leave compaction alone until what is returned is dropped. It would hold the lock nearly
+    /// all the time while there is something to compact.
     pub(crate) fn demand(&self) -> Demand<'_> {
         self.demands.fetch_add(1, Relaxed);
         Demand(self)
@@ -172,7 +173,7 @@ impl Maintenance {
     }
 }
 
-/// A call for a compaction under way.
+/// See [`Maintenance::demand`].
 pub(crate) struct Demand<'a>(&'a Maintenance);
 
 impl Drop for Demand<'_> {
@@ -228,7 +229,7 @@ fn background_turn(engine: &Engine) -> Result<()> {
     while !engine.maintenance.stopped() {
         let mut maintainer = engine.maintenance.lock();
         if engine.maintenance.demands.load(Relaxed) > 0 {
-            // Whoever demands a compaction does it, and wants to see how it goes on.
+            // Whoever demands a compaction does it himself, and wants to see how it goes on.
             return maintainer.sync_and_seal(engine);
         }
         if !maintainer.step(engine, SLICE, Goal::Automatic)? {

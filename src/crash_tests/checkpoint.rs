@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::history::{Content, History, Write};
 use super::workload::{Ended, Session, Setting, Step, fill, steps, wrong};
 use crate::checkpoint::Base;
+use crate::log::manifest;
 use crate::model_tests::Rng;
 use crate::storage::Storage;
 use crate::storage::sim::{Calls, Crash, FaultPlan, SimStorage, Unsynced};
@@ -132,7 +133,12 @@ fn open_checkpoint(sim: &SimStorage, options: &Options, made: &Made) -> Result<O
     }
     match Store::open_on(arc(sim.clone()), options) {
         Ok(store) => session.store = Some(store),
-        Err(e) if !made.finished && matches!(e.code(), Code::NotADatabase | Code::Corrupt) => {
+        // Once MANIFEST has its name, all is there.
+        Err(e)
+            if !made.finished
+                && !there.contains_key(manifest::NAME)
+                && matches!(e.code(), Code::NotADatabase | Code::Corrupt) =>
+        {
             return if files(&sim) == there { Ok(None) } else { Err("a refused directory was changed".into()) };
         }
         Err(e) => return Err(format!("checkpoint {}: {e}", made.dir)),

@@ -25,9 +25,9 @@ use super::store::{engine, kv_store};
 /// Works on a store that was opened for reading only, too, and on one that takes no more writes
 /// after a failed sync.
 ///
-/// After an error nothing is left at `dir`. If the process dies in the middle, what is there is no
-/// database and opens as KV_ERR_NOT_A_DATABASE or KV_ERR_CORRUPT; remove it. The store itself is
-/// never at risk. May be called from any thread, and from several at once.
+/// After an error nothing is left at `dir`. If the process dies in the middle, what is left there is
+/// an empty directory, or one that opens as KV_ERR_NOT_A_DATABASE or KV_ERR_CORRUPT; remove it. The
+/// store itself is never at risk. May be called from any thread, and from several at once.
 ///
 /// @return
 /// - KV_OK
