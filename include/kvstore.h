@@ -891,7 +891,7 @@ void kv_iter_free(kv_iter *iter);
  * work, which then ends with KV_ERR_CANCELLED.
  *
  * It is called by the thread that does the call, and only until that returns: first with `done` 0,
- * then at least once for each few MiB. `total` stays the same, `done` never decreases and never
+ * then after each piece of the work; where bytes are copied, a piece is about 1 MiB. `total` stays the same, `done` never decreases and never
  * exceeds `total`. When all has succeeded there is one last call with `done` equal to `total`,
  * whatever that returns; there is no such call otherwise. If there is nothing to do, that is the
  * only call, with 0 and 0.
@@ -987,6 +987,9 @@ int32_t kv_maintain(kv_store *store, uint64_t budget_bytes);
  * shared file counts as used by the checkpoint for as long as it is there, also when compaction has
  * removed it from the store.
  *
+ * The end of the log is read back and verified. The shared files are not: a record in them that is
+ * damaged is as damaged in the checkpoint.
+ *
  * Works on a store that was opened for reading only, too, and on one that takes no more writes
  * after a failed sync.
  *
@@ -998,7 +1001,8 @@ int32_t kv_maintain(kv_store *store, uint64_t budget_bytes);
  * - KV_OK
  * - KV_ERR_EXISTS: there is something at `dir`. It was not touched.
  * - KV_ERR_INVALID: `store` or `dir` is NULL, or `dir` is empty.
- * - KV_ERR_NO_SPACE, KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_CORRUPT, KV_ERR_FORKED, KV_ERR_INTERNAL
+ * - KV_ERR_CORRUPT: a record at the end of the log cannot be read.
+ * - KV_ERR_NO_SPACE, KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_FORKED, KV_ERR_INTERNAL
  */
 int32_t kv_checkpoint(kv_store *store, const char *dir);
 

@@ -194,8 +194,7 @@ impl Making<'_> {
         if part.segment.identity() != part.entry.identity {
             let header = Header { identity: part.entry.identity, ..*part.segment.header() };
             self.copy(name, part.len, Some(&header), &mut |bytes| progress.advance(bytes))?;
-            self.make_hint(part, seed);
-            return Ok(());
+            return self.verify(part, seed);
         }
         let in_base = self.base.filter(|base| base.has(&part.entry));
         if self.link(name, in_base) {
@@ -253,19 +252,23 @@ impl Making<'_> {
         to.sync().map_err(|e| self.failed("sync", name, &e))
     }
 
-    /// Makes the hint of a segment that has none, if it can be read.
-    fn make_hint(&mut self, part: &Part, seed: [u64; 2]) {
+    /// Reads the copy of the end of the log back, and makes its hint. After a sync that failed, say, the system may have
+    /// forgotten what was written.
+    fn verify(&mut self, part: &Part, seed: [u64; 2]) -> Result<()> {
         let (name, len, names) = (part.segment.name(), part.len, (part.entry.id, part.entry.identity));
+        let file = self.target.open(name, false).map_err(|e| self.failed("open", name, &e))?;
         let rules = ScanRules { seed, order: Order::Log { floor: i64::MIN } };
-        let Ok(file) = self.target.open(name, false) else { return };
-        if let Ok(mut scan) = chain::scan(name, &file, HEADER_LEN as u64, len, len, &rules)
-            && scan.damaged == 0
-        {
-            self.made.push(hint::name(part.entry.id));
-            if hint::write(self.target, names, len, seed, &mut scan.entries).is_err() {
-                let _ = self.target.remove(&hint::name(part.entry.id));
-            }
+        let mut scan = chain::scan(name, &file, HEADER_LEN as u64, len, len, &rules)?;
+        if scan.damaged > 0 {
+            // What is known to be damaged is to be as damaged in the checkpoint.
+            let known = part.segment.quarantined();
+            return if known { Ok(()) } else { Err(Error::corrupt(name, 0, "a record in it cannot be read")) };
         }
+        self.made.push(hint::name(part.entry.id));
+        if hint::write(self.target, names, len, seed, &mut scan.entries).is_err() {
+            let _ = self.target.remove(&hint::name(part.entry.id));
+        }
+        Ok(())
     }
 
     /// Removes what has been made, first what makes it a database: MANIFEST must not outlive what it lists.

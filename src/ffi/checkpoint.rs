@@ -22,6 +22,9 @@ use super::store::{engine, kv_store};
 /// shared file counts as used by the checkpoint for as long as it is there, also when compaction has
 /// removed it from the store.
 ///
+/// The end of the log is read back and verified. The shared files are not: a record in them that is
+/// damaged is as damaged in the checkpoint.
+///
 /// Works on a store that was opened for reading only, too, and on one that takes no more writes
 /// after a failed sync.
 ///
@@ -33,7 +36,8 @@ use super::store::{engine, kv_store};
 /// - KV_OK
 /// - KV_ERR_EXISTS: there is something at `dir`. It was not touched.
 /// - KV_ERR_INVALID: `store` or `dir` is NULL, or `dir` is empty.
-/// - KV_ERR_NO_SPACE, KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_CORRUPT, KV_ERR_FORKED, KV_ERR_INTERNAL
+/// - KV_ERR_CORRUPT: a record at the end of the log cannot be read.
+/// - KV_ERR_NO_SPACE, KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_FORKED, KV_ERR_INTERNAL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_checkpoint(store: *mut kv_store, dir: *const c_char) -> i32 {
     // SAFETY: the header says the same of both functions.
