@@ -8,6 +8,7 @@
 //! | `hostile` | files made to deceive: frames and marks in values, endless work |
 //! | `decoders` | mutated files: values or errors |
 //! | `checkpoint` | checkpoints interrupted at every operation; both sides live on independently |
+//! | `sharing` | the files that checkpoints share, and those that they must not |
 //! | `tombstones` | what was deleted stays deleted, whatever is compacted |
 //! | `linearizability` | threads and compaction: each key behaves as if one thing happened after the other |
 //! | `regressions` | what was found once, each as short as it could be made |
@@ -22,6 +23,7 @@ mod hostile;
 mod linearizability;
 mod prefix;
 mod regressions;
+mod sharing;
 mod tail;
 mod tombstones;
 mod workload;
