@@ -40,9 +40,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/** The first number of KVSTORE_VERSION. */
 #define KVSTORE_VERSION_MAJOR 0
+/** The second number of KVSTORE_VERSION. */
 #define KVSTORE_VERSION_MINOR 1
+/** The third number of KVSTORE_VERSION. */
 #define KVSTORE_VERSION_PATCH 0
+/** The version of this header. */
 #define KVSTORE_VERSION "0.1.0"
 
 #ifdef __cplusplus
