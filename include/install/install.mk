@@ -63,7 +63,7 @@ install: strip $(KV:%=$(BUILT)/%)
 	install -m 755 $(STRIPPED)/$(REALNAME) $(DESTDIR)$(LIBDIR)/
 	ln -sf $(REALNAME) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/$(SHARED)
-	$(foreach file,$(TEMPLATES),$(fill) $(INSTALL_DIR)/$(file).in > $(STRIPPED)/$(file) &&) true
+	@$(foreach file,$(TEMPLATES),$(fill) $(INSTALL_DIR)/$(file).in > $(STRIPPED)/$(file) &&) true
 	install -m 644 $(STRIPPED)/kvstore.pc $(DESTDIR)$(LIBDIR)/pkgconfig/
 	install -m 644 $(STRIPPED)/kvstoreConfig.cmake $(STRIPPED)/kvstoreConfigVersion.cmake $(DESTDIR)$(CMAKEDIR)/
 ifneq ($(KV),)
