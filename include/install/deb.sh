@@ -44,11 +44,13 @@ documents() {
     chmod 644 "$doc"/*
 }
 
-# The shared libraries that a file needs, as packages.
+# The shared libraries that a file needs, as packages; without versions if those are of a foreign architecture that is
+# not installed here.
 needs() {
     mkdir -p "$stage/shlibs/debian"
     printf 'Source: kvstore\n\nPackage: %s\nArchitecture: any\n' "$1" > "$stage/shlibs/debian/control"
-    (cd "$stage/shlibs" && dpkg-shlibdeps -O "$2" 2> /dev/null) | sed 's/^shlibs:Depends=/Depends: /'
+    found=$(cd "$stage/shlibs" && dpkg-shlibdeps -O "$2" 2> /dev/null) || found="shlibs:Depends=libc6, libgcc-s1"
+    echo "Depends: ${found#shlibs:Depends=}"
 }
 
 # build PACKAGE SECTION FIELDS DESCRIPTION

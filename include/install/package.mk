@@ -49,7 +49,7 @@ check-deb: deb
 	test -e $(DEB_ROOT)/var/lib/dpkg/status || \
 		debootstrap --variant=minbase --include=gcc,libc6-dev,pkg-config $(DEB_SUITE) $(DEB_ROOT)
 	rm -rf $(DEB_ROOT)/tmp/check && mkdir $(DEB_ROOT)/tmp/check
-	cp $(DIST)/*_$(VERSION)-1_*.deb c_tests/install/program.c $(DEB_ROOT)/tmp/check/
+	cp $(DIST)/*_$(VERSION)-1_$$(dpkg --print-architecture).deb c_tests/install/program.c $(DEB_ROOT)/tmp/check/
 	chroot $(DEB_ROOT) sh -euxc 'cd /tmp/check; dpkg -i *.deb; \
 		cc -Wall -Wextra -Werror program.c -o program $$(pkg-config --cflags --libs kvstore); ./program db; \
 		dpkg --verify libkvstore0 libkvstore-dev; dpkg --purge $$(dpkg-query -W -f "\$${Package} " "*kvstore*"); \
