@@ -5,7 +5,7 @@
 # make memcheck   the C tests under valgrind
 # make crash      power cuts and kills on the simulated disk, for BUDGET seconds (60)
 # make docs       the header as HTML, by doxygen
-# make install    into PREFIX, below DESTDIR; more of this in include/install/install.mk
+# make install    into PREFIX, below DESTDIR; this, `make uninstall` and more are in include/install/install.mk
 # make dist       a source archive that builds offline; this and `make deb` are in include/install/package.mk
 #
 # To compile for another machine: TARGET=aarch64-unknown-linux-gnu CC=aarch64-linux-gnu-gcc OBJCOPY=aarch64-linux-gnu-objcopy

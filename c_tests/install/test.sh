@@ -58,7 +58,7 @@ lib=$work/moved/lib
 if has pkg-config; then
     pc() { PKG_CONFIG_PATH=$lib/pkgconfig pkg-config --define-variable=prefix="$work/moved" \
         --define-variable=libdir="$lib" --define-variable=includedir="$work/moved/include" "$@" kvstore; }
-    test "$(pc --modversion)" = "$version" || fail "pkg-config has the wrong version"
+    pc --validate && test "$(pc --modversion)" = "$version" || fail "kvstore.pc is wrong"
     $CC "$here/program.c" -o "$work/shared" $(pc --cflags --libs)
     run env "$loader=$lib" "$work/shared"
     # Without the shared library, as a static program is linked.

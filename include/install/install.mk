@@ -68,6 +68,7 @@ install: strip $(KV:%=$(BUILT)/%)
 	install -m 644 $(STRIPPED)/kvstoreConfig.cmake $(STRIPPED)/kvstoreConfigVersion.cmake $(DESTDIR)$(CMAKEDIR)/
 ifneq ($(KV),)
 	install -m 755 $(BUILT)/kv $(DESTDIR)$(BINDIR)/
+	$(if $(APPLE),strip,$(OBJCOPY) --strip-all) $(DESTDIR)$(BINDIR)/kv
 	install -m 644 examples/kv/kv.1 $(DESTDIR)$(MANDIR)/man1/
 endif
 
@@ -81,7 +82,7 @@ uninstall:
 	rmdir $(addprefix $(DESTDIR),$(INCLUDEDIR)/kvstore $(CMAKEDIR) $(LIBDIR)/.debug) 2>/dev/null || true
 
 check-install: strip
-	CC='$(CC)' CXX='$(CXX)' MAKE='$(MAKE)' sh c_tests/install/test.sh $(VERSION)
+	CC='$(CC)' MAKE='$(MAKE)' sh c_tests/install/test.sh $(VERSION)
 
 # A library that is to be embedded stays small. Raise this knowingly, and what README.md says of it.
 MAX_KIB := 1024
