@@ -71,7 +71,11 @@ fn the_header_has_the_version_of_the_package() {
 #[test]
 fn nothing_released_has_changed() {
     let git = |arguments: &[&str]| output(Command::new("git").arg("-C").arg(root()).args(arguments));
-    let latest = || git(&["describe", "--tags", "--abbrev=0", "--match", "v[0-9]*"]);
+    // An unpacked archive may lie in the repository of something else.
+    let latest = || match root().join(".git").exists() {
+        true => git(&["describe", "--tags", "--abbrev=0", "--match", "v[0-9]*"]),
+        false => Err("this is no repository".into()),
+    };
     let base = match env::var("KV_ABI_BASE").or_else(|_| latest()) {
         Ok(base) => base.trim().to_owned(),
         Err(reason) => {

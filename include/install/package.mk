@@ -21,8 +21,8 @@ dist:
 	cd $(DIST)/$(SOURCE) && $(CARGO) vendor --locked --quiet vendor
 	printf '%s\n' '[source.crates-io]' 'replace-with = "vendored-sources"' '' \
 		'[source.vendored-sources]' 'directory = "vendor"' > $(DIST)/$(SOURCE)/.cargo/config.toml
-	tar --sort=name --mtime=@$(SOURCE_DATE_EPOCH) --owner=0 --group=0 --numeric-owner -C $(DIST) -cf - $(SOURCE) \
-		| gzip -9n > $(DIST)/$(SOURCE).tar.gz
+	tar --sort=name --mtime=@$(SOURCE_DATE_EPOCH) --owner=0 --group=0 --numeric-owner --mode=u+rw,go=rX \
+		-C $(DIST) -cf - $(SOURCE) | gzip -9n > $(DIST)/$(SOURCE).tar.gz
 	@ls -l $(DIST)/$(SOURCE).tar.gz
 
 check-dist: dist
