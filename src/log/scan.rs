@@ -16,6 +16,11 @@ const WINDOW_LEN: usize = 256 << 10;
 const REPAIR_LEN: usize = 64 << 10;
 const REPAIR_HEAD: usize = 512;
 
+/// A segment is read at most so many times over in vain.
+const PATIENCE: u64 = 16;
+/// Bytes read for repairs in one scan: enough for four of the longest records, or a thousand of 250 bytes.
+const REPAIR_PATIENCE: u64 = 1 << 30;
+
 /// What stands at the scanner's place in the log.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Item<'a> {
@@ -39,6 +44,10 @@ pub(crate) struct Scanner {
     end: u64,
     /// Where the batch begins, and where its payload ends, that the next record belongs to.
     batch: Option<(u64, u64)>,
+    /// So many bytes may still be read for checksums that turn out wrong, and so many for repairs: a hostile file is not
+    /// worth more.
+    patience: u64,
+    repair_patience: u64,
     window: Vec<u8>,
     window_at: u64,
 }
@@ -49,7 +58,18 @@ impl Scanner {
         let mut window = Vec::new();
         let len = WINDOW_LEN.min(usize::try_from(end.saturating_sub(start)).unwrap_or(WINDOW_LEN)).max(HEADER_LEN);
         window.try_reserve_exact(len).map_err(|_| Error::no_memory("a scan"))?;
-        Ok(Scanner { name: name.to_owned(), file, at: start, end, batch: None, window, window_at: 0 })
+        let patience = end.saturating_sub(start).saturating_mul(PATIENCE);
+        Ok(Scanner {
+            name: name.to_owned(),
+            file,
+            at: start,
+            end,
+            batch: None,
+            patience,
+            repair_patience: REPAIR_PATIENCE,
+            window,
+            window_at: 0,
+        })
     }
 
     /// Where the next frame is expected. After [`Item::End`] or [`Item::Bad`]: where that was found.
@@ -103,6 +123,7 @@ impl Scanner {
                 return Ok(Item::Bad("the frame reaches beyond the end"));
             }
             if !self.crc_matches(at, prefix.frame_len)? {
+                self.patience = self.patience.saturating_sub(prefix.frame_len);
                 return Ok(Item::Bad("checksum mismatch"));
             }
             match prefix.kind {
@@ -160,7 +181,7 @@ impl Scanner {
         }
         if let Some((len, _)) = damaged {
             let after = bad + len;
-            if after == self.end || self.is_frame(after)? {
+            if after == self.end || self.patience > 0 && self.is_frame(after)? {
                 self.at = after;
                 return Ok(damaged);
             }
@@ -174,14 +195,23 @@ impl Scanner {
     /// than four differ (Koopman, "32-bit cyclic redundancy codes for internet applications", 2002).
     fn repaired(&mut self, at: u64) -> Result<Option<(u64, Vec<u8>)>> {
         let mut bytes = self.peek(at, REPAIR_LEN)?.to_vec();
+        self.repair_patience = self.repair_patience.saturating_sub(bytes.len() as u64);
+        if self.repair_patience == 0 {
+            return Ok(None);
+        }
         for bit in 0..bytes.len().min(REPAIR_HEAD) * 8 {
             bytes[bit / 8] ^= 1 << (bit % 8);
             if let Some(prefix) = bytes.first_chunk().and_then(|prefix| Prefix::parse(*prefix))
                 && let Some(frame) = usize::try_from(prefix.frame_len).ok().and_then(|len| bytes.get(..len))
                 && let Some(head) = Head::parse(frame, prefix.frame_len)
-                && record::crc_matches(frame)
             {
-                return Ok(Some((prefix.frame_len, head.key.to_vec())));
+                if record::crc_matches(frame) {
+                    return Ok(Some((prefix.frame_len, head.key.to_vec())));
+                }
+                self.repair_patience = self.repair_patience.saturating_sub(prefix.frame_len);
+                if self.repair_patience == 0 {
+                    return Ok(None);
+                }
             }
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
@@ -197,17 +227,15 @@ impl Scanner {
     }
 
     /// The first offset from `from` on where an intact frame stands, or the end. Gives up, and so
-    /// skips the rest, once it has read four times as much as there is: a hostile file is not worth more.
+    /// skips the rest, when it has lost its patience.
     fn find_frame(&mut self, from: u64) -> Result<u64> {
-        let mut budget = 4 * self.end.saturating_sub(from);
         let mut at = from;
-        while at + PREFIX_LEN as u64 <= self.end {
+        while self.patience > 0 && at + PREFIX_LEN as u64 <= self.end {
             if let Some(len) = self.plausible_frame(at)? {
                 if self.crc_matches(at, len)? {
                     return Ok(at);
                 }
-                let Some(left) = budget.checked_sub(len) else { break };
-                budget = left;
+                self.patience = self.patience.saturating_sub(len);
             }
             at += 1;
         }
@@ -262,7 +290,11 @@ impl Scanner {
             return Ok(true);
         }
         match Prefix::parse(bytes) {
-            Some(prefix) if prefix.frame_len <= self.end - at => self.crc_matches(at, prefix.frame_len),
+            Some(prefix) if prefix.frame_len <= self.end - at => {
+                let intact = self.crc_matches(at, prefix.frame_len)?;
+                self.patience = self.patience.saturating_sub(if intact { 0 } else { prefix.frame_len });
+                Ok(intact)
+            }
             _ => Ok(false),
         }
     }
