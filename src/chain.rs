@@ -129,7 +129,8 @@ fn find_candidates(manifest: &Manifest, storage: &dyn Storage, ids: &[u64]) -> R
             },
         };
         // A crash between creating a file and writing its header leaves an orphan that holds nothing.
-        if header.role == Role::Log && !(header_lost && bytes_beyond(&name, &*file, 0)? == 0) {
+        let expected = entry.is_some_and(|e| e.synced_len > 0);
+        if header.role == Role::Log && (expected || !header_lost || bytes_beyond(&name, &*file, 0)? > 0) {
             candidates.push(Candidate { header, file, entry, header_lost });
         }
     }

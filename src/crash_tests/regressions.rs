@@ -146,3 +146,15 @@ fn a_manifest_that_a_killed_process_left_is_durable_before_the_first_segment() {
         drop(open(&killed.reboot()));
     }
 }
+
+/// An unsealed segment of which nothing is left had been synced when the store was closed: that is no orphan of a crash.
+#[test]
+fn a_synced_segment_that_was_emptied_is_not_passed_over_in_silence() {
+    let sim = SimStorage::new(1, PageMode::Page);
+    let store = open(&sim);
+    store.set(b"key", b"value").unwrap();
+    store.close().unwrap();
+    let log = sim.files().into_iter().find(|name| name.ends_with(".log")).unwrap();
+    sim.put_file(&log, &[]);
+    assert!(open(&sim).recovery_info().damaged_records > 0);
+}
