@@ -29,6 +29,9 @@ const SECTIONS: &[&str] = &[
     "upkeep",
     "checkpoint",
     "info",
+    "report",
+    "totals",
+    "verify",
 ];
 const HEADER: &str = "include/kvstore.h";
 /// The same for programs: what bindings are generated from, and what the tests hold the library against.
@@ -90,7 +93,7 @@ fn declarations(source: &Path) -> Result<String, Box<dyn Error>> {
     let mut config = Config {
         language: Language::C,
         // Structures have tags, as `struct stat` has, because functions bear the same names. The rest is typedefs.
-        style: if source.ends_with("info.rs") { Style::Tag } else { Style::Type },
+        style: if source.ends_with("info.rs") || source.ends_with("totals.rs") { Style::Tag } else { Style::Type },
         documentation_style: DocumentationStyle::Doxy,
         no_includes: true,
         usize_is_size_t: true,

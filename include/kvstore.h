@@ -19,10 +19,11 @@
  *   does not say otherwise.
  * - Memory. What kv_get() and kv_get_many() return is the caller's, who frees it with
  *   kv_free_buf(). Handles go back to the function named in their description. Pointers into a
- *   snapshot or an iterator are valid as long as their functions say, all others are static.
- * - Threads. A kv_store and a kv_snapshot may be used from any number of threads at once, a kv_batch
- *   and a kv_iter from one at a time. A kv_options must not be changed by one thread while another
- *   uses it.
+ *   snapshot, an iterator or a report are valid as long as their functions say, all others are
+ *   static.
+ * - Threads. A kv_store, a kv_snapshot and a kv_report may be used from any number of threads at
+ *   once, a kv_batch and a kv_iter from one at a time. A kv_options must not be changed by one
+ *   thread while another uses it.
  * - Processes. One process has a database open for writing; any number may have it open read-only
  *   while none does. After fork() the parent goes on; in the child each call on an inherited
  *   handle is KV_ERR_FORKED and harms nothing. The child opens the database for itself once the
@@ -1173,6 +1174,183 @@ int32_t kv_stats(kv_store *store, struct kv_stats *stats, size_t size);
  * - KV_ERR_FORKED, KV_ERR_INTERNAL
  */
 int32_t kv_recovery_info(kv_store *store, struct kv_recovery_info *info, size_t size);
+
+
+/* ============================================================================
+ * Reports: what looking through a database or a log found.
+ *
+ * A report lists problems, each with the file, the offset in it, and what is wrong there. The
+ * first 10,000 are kept one by one; kv_report_totals() counts all of them, and what else there
+ * was.
+ */
+
+/**
+ * What was found.
+ *
+ * Made by kv_verify() and the functions like it, freed with kv_report_free(). It never changes and depends on no store: it may be used from any number of
+ * threads at once, and after the store is closed.
+ */
+typedef struct kv_report kv_report;
+
+/**
+ * The number of problems that kv_report_problem() tells of. 0 for NULL.
+ */
+size_t kv_report_len(const kv_report *report);
+
+/**
+ * Tells of the problem of number `index`, from 0 on.
+ *
+ * `*file` becomes the name of the file, `*offset` where
+ * in the file, `*what` what is wrong there, in English. Each of the three may be NULL if it is not
+ * wanted. The strings belong to the report and stay valid until it is freed. If the result is not
+ * KV_OK they are NULL, and `*offset` is 0.
+ *
+ * @return
+ * - KV_OK
+ * - KV_NOT_FOUND: there are no more.
+ * - KV_ERR_INVALID: `report` is NULL.
+ */
+int32_t kv_report_problem(const kv_report *report,
+                          size_t index,
+                          const char **file,
+                          uint64_t *offset,
+                          const char **what);
+
+/**
+ * Frees a report, and the strings that kv_report_problem() has given out. NULL is fine. May be
+ * called from any thread.
+ */
+void kv_report_free(kv_report *report);
+
+
+/* ============================================================================
+ * What a report counts. The structure grows as those above do.
+ */
+
+/**
+ * How much there was of everything. Sizes are bytes.
+ */
+struct kv_report_totals {
+    /**
+     * Problems, those included that are not kept one by one.
+     */
+    uint64_t problems;
+    /**
+     * Files of the log that were looked through.
+     */
+    uint64_t segments;
+    /**
+     * Intact records, tombstones included.
+     */
+    uint64_t records;
+    /**
+     * The part of records that is tombstones, the records of deletions.
+     */
+    uint64_t tombstones;
+    /**
+     * Intact batches, the frames that kv_write() writes.
+     */
+    uint64_t batches;
+    /**
+     * What was looked through.
+     */
+    uint64_t bytes;
+    /**
+     * Damaged records. A damaged stretch counts as one, for nobody knows how many it held.
+     */
+    uint64_t lost_records;
+    /**
+     * What is damaged, or gone although it is known to have been there.
+     */
+    uint64_t lost_bytes;
+    /**
+     * An incomplete end that was never synced: what a crash leaves. The next kv_open() cuts it away.
+     */
+    uint64_t torn_bytes;
+    /**
+     * Hint files that are missing or that kv_open() would ignore. It then takes longer, and the next
+     * kv_close() makes them anew.
+     */
+    uint64_t unusable_hints;
+    /**
+     * Files left over by work that a crash interrupted. The next kv_open() removes them.
+     */
+    uint64_t orphan_files;
+    /**
+     * What kv_salvage() has stored in the new database, and kv_import() in the store.
+     */
+    uint64_t written_records;
+};
+
+/**
+ * Fills in what a report counts. `size` is sizeof *totals, `totals` the caller's.
+ *
+ * @return
+ * - KV_OK
+ * - KV_ERR_INVALID: `report` or `totals` is NULL, or `size` is not the size of any version of the
+ *   structure.
+ */
+int32_t kv_report_totals(const kv_report *report, struct kv_report_totals *totals, size_t size);
+
+
+/* ============================================================================
+ * Verification: reads a whole database and tells what is damaged. Nothing is written.
+ *
+ * Every record, batch, header, hint and the MANIFEST is checked, by its checksum and against the
+ * others. What a crash leaves is no damage and only counted: an incomplete end that was never
+ * synced, hint files that do not fit, files of interrupted work.
+ */
+
+/**
+ * Verifies the database at `path`, which nobody may have open for writing meanwhile.
+ *
+ * `path` is as for kv_open(). `report` may be NULL. Else `*report` is a report to be freed with
+ * kv_report_free(), also if the result is KV_ERR_CORRUPT; after other errors it is NULL. Memory is
+ * bounded: it does not grow with the synced part of the database. May be called from any thread.
+ *
+ * @return
+ * - KV_OK: nothing is damaged.
+ * - KV_ERR_CORRUPT: something is; `*report` tells what, kv_last_error() the first of it. Damage to
+ *   single records does not prevent kv_open(); what does can be put behind with kv_salvage().
+ * - KV_ERR_INVALID: `path` is NULL or empty.
+ * - KV_ERR_LOCKED: a writer has the database open.
+ * - KV_ERR_NOT_A_DATABASE: there is no database.
+ * - KV_ERR_FORMAT: it was written by a newer version, with something this one does not know.
+ * - KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_INTERNAL
+ */
+int32_t kv_verify(const char *path, kv_report **report);
+
+/**
+ * As kv_verify(), and tells of its progress. `progress` may be NULL; `ctx` is passed to it.
+ *
+ * @return
+ * - KV_ERR_CANCELLED: the callback asked to stop. `*report` is NULL.
+ * - the results of kv_verify().
+ */
+int32_t kv_verify_with(const char *path, kv_progress progress, void *ctx, kv_report **report);
+
+/**
+ * Verifies an open store: everything written before the call. Reads, writes and compaction by other
+ * threads go on meanwhile; the segments that are being read stay on disk until it is done.
+ *
+ * `report` is as for kv_verify().
+ *
+ * @return
+ * - KV_OK: nothing is damaged.
+ * - KV_ERR_CORRUPT: something is.
+ * - KV_ERR_INVALID: `store` is NULL.
+ * - KV_ERR_FORMAT, KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_FORKED, KV_ERR_INTERNAL
+ */
+int32_t kv_verify_store(kv_store *store, kv_report **report);
+
+/**
+ * As kv_verify_store(), and tells of its progress. `progress` may be NULL; `ctx` is passed to it.
+ *
+ * @return
+ * - KV_ERR_CANCELLED: the callback asked to stop. `*report` is NULL.
+ * - the results of kv_verify_store().
+ */
+int32_t kv_verify_store_with(kv_store *store, kv_progress progress, void *ctx, kv_report **report);
 
 #ifdef __cplusplus
 } /* extern "C" */

@@ -63,12 +63,7 @@ impl Store {
     pub(crate) fn open_on(storage: Arc<dyn Storage>, options: &Options) -> Result<Store> {
         options.validate()?;
         recovery::admit(&*storage, options)?;
-        storage.lock(options.read_only).map_err(|e| match e.kind() {
-            std::io::ErrorKind::WouldBlock => {
-                Error::new(Code::Locked, "another handle, in this process or another, has the database open")
-            }
-            _ => Error::os("lock the database", &e),
-        })?;
+        recovery::lock(&*storage, options.read_only)?;
         let opened = recovery::open_engine(&storage, options, Birthplace::here()).and_then(|engine| {
             let engine = Arc::new(engine);
             let background = options.background && !options.read_only;
@@ -167,7 +162,7 @@ impl Store {
         Ok(())
     }
 
-    fn check_writable(&self) -> Result<()> {
+    pub(crate) fn check_writable(&self) -> Result<()> {
         self.check_process()?;
         if self.engine.options.read_only {
             return Err(Error::new(Code::ReadOnly, "the store was opened for reading only"));

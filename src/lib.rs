@@ -15,8 +15,9 @@
 //! | `append`, `sync` | the end of the log; making it durable, once for all who wait |
 //! | `maintenance`, `compact`, `seal`, `reserve` | the work that nobody waits for |
 //! | `recovery`, `chain`, `load` | opening: what a crash left, and the index made from it |
+//! | `verify`, `survey`, `unreadable` | what is damaged |
 //! | `index` | key hash -> position |
-//! | `progress` | telling the caller how far long work has come |
+//! | `progress`, `report` | telling the caller how far long work has come, and what it found |
 //! | `log` | the formats on disk: segment, record, hint, manifest |
 //! | `storage` | the door to the operating system |
 
@@ -27,6 +28,8 @@ mod checkpoint;
 mod compact;
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod damage_tests;
 pub mod engine;
 pub mod error;
 mod ffi;
@@ -44,12 +47,16 @@ mod prefetch;
 pub mod progress;
 mod read;
 mod recovery;
+pub mod report;
 mod reserve;
 mod seal;
 mod snapshot;
 pub mod stats;
 mod storage;
+mod survey;
 mod sync;
+mod unreadable;
+mod verify;
 mod write;
 
 pub use batch::{Batch, MAX_BATCH_LEN};
@@ -59,8 +66,10 @@ pub use iter::{Iter, IterOptions};
 pub use options::{IoPath, Options, SyncLevel};
 pub use progress::Progress;
 pub use read::ValueBuf;
+pub use report::Report;
 pub use snapshot::Snapshot;
 pub use stats::{RecoveryInfo, Stats};
+pub use verify::verify;
 
 /// The longest key, in bytes.
 pub const MAX_KEY_LEN: usize = 64 << 10;

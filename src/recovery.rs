@@ -58,6 +58,16 @@ pub(crate) fn open_directory(path: &Path, options: &Options) -> Result<Arc<dyn S
     Ok(Arc::new(storage))
 }
 
+/// Takes the lock of a database, alone or shared with other readers.
+pub(crate) fn lock(storage: &dyn Storage, shared: bool) -> Result<()> {
+    storage.lock(shared).map_err(|e| match e.kind() {
+        std::io::ErrorKind::WouldBlock => {
+            Error::new(Code::Locked, "another handle, in this process or another, has the database open")
+        }
+        _ => Error::os("lock the database", &e),
+    })
+}
+
 /// Opens the database that a storage holds, restoring what is there. The lock is held.
 pub(crate) fn open_engine(storage: &Arc<dyn Storage>, options: &Options, birthplace: Birthplace) -> Result<Engine> {
     let manifest = match Manifest::read(&**storage)? {
@@ -338,16 +348,20 @@ impl Recovery<'_> {
 
     /// The ids of the files with such an ending, in ascending order.
     fn files_with(&self, ending: &str) -> Result<Vec<u64>> {
-        let names = self.files()?;
-        let id = |name: &String| {
-            let digits = name.strip_suffix(ending)?;
-            let id = digits.parse().ok()?;
-            (format!("{id:010}") == digits).then_some(id)
-        };
-        let mut ids: Vec<u64> = names.iter().filter_map(id).collect();
-        ids.sort_unstable();
-        Ok(ids)
+        Ok(numbered(&self.files()?, ending))
     }
+}
+
+/// The ids of the names with such an ending, in ascending order.
+pub(crate) fn numbered(names: &[String], ending: &str) -> Vec<u64> {
+    let id = |name: &String| {
+        let digits = name.strip_suffix(ending)?;
+        let id = digits.parse().ok()?;
+        (format!("{id:010}") == digits).then_some(id)
+    };
+    let mut ids: Vec<u64> = names.iter().filter_map(id).collect();
+    ids.sort_unstable();
+    ids
 }
 
 /// Writes the bytes of a file between two offsets once more. After a sync that failed, the system may take pages for

@@ -158,7 +158,7 @@ pub unsafe extern "C" fn kv_recovery_info(store: *mut kv_store, info: *mut kv_re
 ///
 /// # Safety
 /// `target` is NULL or points to `size` writable bytes.
-unsafe fn zeroed(target: *mut u8, size: usize, first: usize, what: &str) -> Result<*mut u8> {
+pub(super) unsafe fn zeroed(target: *mut u8, size: usize, first: usize, what: &str) -> Result<*mut u8> {
     if target.is_null() {
         return Err(null(what));
     }
@@ -174,7 +174,7 @@ unsafe fn zeroed(target: *mut u8, size: usize, first: usize, what: &str) -> Resu
 ///
 /// # Safety
 /// `target` points to `size` writable bytes, apart from `filled`.
-unsafe fn copy_prefix<T>(filled: &T, target: *mut u8, size: usize) {
+pub(super) unsafe fn copy_prefix<T>(filled: &T, target: *mut u8, size: usize) {
     // SAFETY: by this function's contract, and no more than T has. T is made of u64 only, so there is no padding.
     unsafe { ptr::copy_nonoverlapping(ptr::from_ref(filled).cast::<u8>(), target, size.min(mem::size_of::<T>())) };
 }

@@ -16,10 +16,11 @@
 //!   does not say otherwise.
 //! - Memory. What kv_get() and kv_get_many() return is the caller's, who frees it with
 //!   kv_free_buf(). Handles go back to the function named in their description. Pointers into a
-//!   snapshot or an iterator are valid as long as their functions say, all others are static.
-//! - Threads. A kv_store and a kv_snapshot may be used from any number of threads at once, a kv_batch
-//!   and a kv_iter from one at a time. A kv_options must not be changed by one thread while another
-//!   uses it.
+//!   snapshot, an iterator or a report are valid as long as their functions say, all others are
+//!   static.
+//! - Threads. A kv_store, a kv_snapshot and a kv_report may be used from any number of threads at
+//!   once, a kv_batch and a kv_iter from one at a time. A kv_options must not be changed by one
+//!   thread while another uses it.
 //! - Processes. One process has a database open for writing; any number may have it open read-only
 //!   while none does. After fork() the parent goes on; in the child each call on an inherited
 //!   handle is KV_ERR_FORKED and harms nothing. The child opens the database for itself once the
@@ -54,5 +55,9 @@ mod checkpoint;
 
 mod info;
 
+mod report;
+mod totals;
+
 /// What stands between the caller and the engine: pointers, panics, errno.
 mod guard;
+mod verify;

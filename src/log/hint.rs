@@ -54,6 +54,11 @@ pub(crate) fn name(id: u64) -> String {
     format!("{id:010}.hint")
 }
 
+/// Where in a hint the entry of a number is.
+pub(crate) fn offset_of(number: u64) -> u64 {
+    number.saturating_mul(ENTRY_LEN as u64).saturating_add(HEADER_LEN as u64)
+}
+
 /// Writes the hint of the first `covered` bytes of a segment. Sorts `entries`.
 pub(crate) fn write(
     storage: &dyn Storage,

@@ -44,6 +44,8 @@ pub(crate) struct Scanner {
     end: u64,
     /// Where the batch begins, and where its payload ends, that the next record belongs to.
     batch: Option<(u64, u64)>,
+    /// Intact batches that were gone through.
+    batches: u64,
     /// So many bytes may still be read for checksums that turn out wrong, and so many for repairs: a hostile file is not
     /// worth more.
     patience: u64,
@@ -65,6 +67,7 @@ impl Scanner {
             at: start,
             end,
             batch: None,
+            batches: 0,
             patience,
             repair_patience: REPAIR_PATIENCE,
             window,
@@ -80,6 +83,21 @@ impl Scanner {
     /// Where the last complete frame ends: a batch that breaks off counts for nothing.
     pub(crate) fn good_end(&self) -> u64 {
         self.batch.map_or(self.at, |(start, _)| start)
+    }
+
+    /// How many intact batches have been gone through.
+    pub(crate) fn batches(&self) -> u64 {
+        self.batches
+    }
+
+    /// Where the batch ends that [`Item::Bad`] is, if it is one.
+    pub(crate) fn damaged_batch(&mut self) -> Result<Option<u64>> {
+        let at = self.at;
+        let prefix = self.peek(at, PREFIX_LEN)?.first_chunk().and_then(|bytes| Prefix::parse(*bytes));
+        if self.batch.is_some() || prefix.is_none_or(|prefix| prefix.kind != Kind::Batch) {
+            return Ok(None);
+        }
+        Ok(self.plausible_frame(at)?.map(|len| at + len))
     }
 
     /// Hands the bytes of a frame that `next` has shown to `take`, piece by piece.
@@ -106,6 +124,7 @@ impl Scanner {
         let (at, prefix) = loop {
             if self.batch.is_some_and(|(_, end)| end == self.at) {
                 self.batch = None;
+                self.batches += 1;
                 self.at += CRC_LEN as u64;
             }
             let at = self.at;
