@@ -32,6 +32,7 @@ const SECTIONS: &[&str] = &[
     "report",
     "totals",
     "verify",
+    "salvage",
 ];
 const HEADER: &str = "include/kvstore.h";
 /// The same for programs: what bindings are generated from, and what the tests hold the library against.

@@ -1352,6 +1352,60 @@ int32_t kv_verify_store(kv_store *store, kv_report **report);
  */
 int32_t kv_verify_store_with(kv_store *store, kv_progress progress, void *ctx, kv_report **report);
 
+
+/* ============================================================================
+ * Salvage: gets out of a damaged database what can be read.
+ */
+
+/**
+ * Copies what can be read of the database at `path` into a new database at `new_path`. The old one
+ * is not changed, and may be on a disk that cannot be written to.
+ *
+ * It works with a MANIFEST, headers or hints that are damaged or missing, with missing segments,
+ * and with damaged stretches in segments, behind which the next intact record is searched for at
+ * every byte. Of each key the newest record that can be read counts: a value is copied, a deletion
+ * keeps older values from being copied. Therefore
+ *
+ * - a key whose newest record is damaged comes back with the value that it had before, if that is
+ *   still on disk;
+ * - a deleted key comes back if the record of the deletion is damaged or gone, or if MANIFEST is:
+ *   then files that had left the database but not yet the disk cannot be told from others;
+ * - the intact records of a damaged batch are copied, so a batch may come back in part;
+ * - writes are copied that kv_open() would cut away as the torn end that a crash has left, behind a
+ *   tear too.
+ *
+ * What is not copied is told by the report, which may be NULL, or else is to be freed with
+ * kv_report_free(): `lost_bytes` in its totals says how much it is. After an error `*report` is NULL
+ * and nothing is left at `new_path`. The new database is synced and closed. Nothing may be at
+ * `new_path` before; its parent directory must exist, and is not `path` or below. Memory is needed
+ * for each key, about as much as for opening. May be called from any thread.
+ *
+ * @return
+ * - KV_OK: the new database is there, even if much was lost.
+ * - KV_ERR_INVALID: `path` or `new_path` is NULL or empty, or `new_path` is inside `path`.
+ * - KV_ERR_EXISTS: there is something at `new_path`.
+ * - KV_ERR_LOCKED: a writer has the old database open.
+ * - KV_ERR_NOT_A_DATABASE: there is nothing at `path` that looks like a database.
+ * - KV_ERR_FORMAT: it was written by a newer version, with something this one does not know.
+ * - KV_ERR_NO_SPACE, KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_INTERNAL
+ */
+int32_t kv_salvage(const char *path,
+                   const char *new_path,
+                   kv_report **report);
+
+/**
+ * As kv_salvage(), and tells of its progress. `progress` may be NULL; `ctx` is passed to it.
+ *
+ * @return
+ * - KV_ERR_CANCELLED: the callback asked to stop.
+ * - the results of kv_salvage().
+ */
+int32_t kv_salvage_with(const char *path,
+                        const char *new_path,
+                        kv_progress progress,
+                        void *ctx,
+                        kv_report **report);
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif

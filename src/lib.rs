@@ -15,7 +15,7 @@
 //! | `append`, `sync` | the end of the log; making it durable, once for all who wait |
 //! | `maintenance`, `compact`, `seal`, `reserve` | the work that nobody waits for |
 //! | `recovery`, `chain`, `load` | opening: what a crash left, and the index made from it |
-//! | `verify`, `survey`, `unreadable` | what is damaged |
+//! | `verify`, `salvage`, `survey`, `unreadable` | what is damaged; getting the rest out of it |
 //! | `index` | key hash -> position |
 //! | `progress`, `report` | telling the caller how far long work has come, and what it found |
 //! | `log` | the formats on disk: segment, record, hint, manifest |
@@ -49,6 +49,7 @@ mod read;
 mod recovery;
 pub mod report;
 mod reserve;
+mod salvage;
 mod seal;
 mod snapshot;
 pub mod stats;
@@ -67,6 +68,7 @@ pub use options::{IoPath, Options, SyncLevel};
 pub use progress::Progress;
 pub use read::ValueBuf;
 pub use report::Report;
+pub use salvage::salvage;
 pub use snapshot::Snapshot;
 pub use stats::{RecoveryInfo, Stats};
 pub use verify::verify;

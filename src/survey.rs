@@ -10,8 +10,9 @@ use crate::storage::File;
 
 /// What the walk came to.
 pub(crate) enum Found<'a> {
-    /// An intact record.
-    Record { offset: u64, len: u64, head: Head<'a> },
+    /// An intact record. `followed`: nothing before it in the segment is damaged, so it is what it seems and no part of
+    /// a value.
+    Record { offset: u64, len: u64, head: Head<'a>, followed: bool },
     /// Bytes that are no intact frame.
     Damage { offset: u64, len: u64, what: &'static str },
 }
@@ -36,11 +37,12 @@ pub(crate) fn survey(
     visit: &mut dyn FnMut(Found<'_>) -> Result<bool>,
 ) -> Result<u64> {
     let mut scanner = Scanner::new(name, Arc::clone(file), HEADER_LEN as u64, end)?;
+    let mut followed = true;
     let mut broken_batch_end = None;
     loop {
         let (offset, what) = match scanner.next()? {
             Item::Record { offset, len, head } => {
-                if visit(Found::Record { offset, len, head })? {
+                if visit(Found::Record { offset, len, head, followed })? {
                     continue;
                 }
                 scanner.reject(offset)?;
@@ -61,6 +63,7 @@ pub(crate) fn survey(
                 None => skip(&mut scanner, what)?,
             },
         };
+        followed = false;
         // What is left of a damaged batch behind its records has been counted with it.
         let rest_of_batch = broken_batch_end == Some(offset + CRC_LEN as u64) && broken_batch_end == Some(scanner.at());
         if !rest_of_batch {

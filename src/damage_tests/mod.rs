@@ -1,5 +1,7 @@
-//! Damage of all kinds: verification tells of it.
+//! Damage of all kinds: verification tells of it, salvage gets the rest out.
 
+mod hostile;
+mod salvage;
 mod verify;
 
 use std::sync::Arc;

@@ -60,4 +60,5 @@ mod totals;
 
 /// What stands between the caller and the engine: pointers, panics, errno.
 mod guard;
+mod salvage;
 mod verify;

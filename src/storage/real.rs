@@ -50,14 +50,21 @@ pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     os::sync_dir(&parent.into())
 }
 
+/// Removes a directory and the files in it.
+pub(crate) fn remove_with_files(path: &Path) -> io::Result<()> {
+    let storage = RealStorage::open(path)?;
+    storage.list()?.iter().try_for_each(|name| storage.remove(name))?;
+    retry(|| fs::remove_dir(path))
+}
+
 impl RealStorage {
     /// Opens an existing directory.
     pub(crate) fn open(path: &Path) -> io::Result<RealStorage> {
         Ok(RealStorage { dir: open_dir(path)?, lock: Mutex::new(None) })
     }
 
-    fn open_file(&self, name: &str, flags: c_int) -> io::Result<Arc<dyn File>> {
-        let file = fs::File::from(open_at(&self.dir, &c_name(name)?, flags)?);
+    fn open_file(&self, name: &CStr, flags: c_int) -> io::Result<Arc<dyn File>> {
+        let file = fs::File::from(open_at(&self.dir, name, flags)?);
         // A directory, a pipe or a device by the name of a segment is not ours to read.
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
@@ -83,11 +90,11 @@ impl Storage for RealStorage {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        self.open_file(name, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL)
+        self.open_file(&c_name(name)?, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL)
     }
 
     fn open(&self, name: &str, write: bool) -> io::Result<Arc<dyn File>> {
-        self.open_file(name, if write { libc::O_RDWR } else { libc::O_RDONLY })
+        self.open_file(&c_name(name)?, if write { libc::O_RDWR } else { libc::O_RDONLY })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
