@@ -33,6 +33,7 @@ const SECTIONS: &[&str] = &[
     "totals",
     "verify",
     "salvage",
+    "import",
 ];
 const HEADER: &str = "include/kvstore.h";
 /// The same for programs: what bindings are generated from, and what the tests hold the library against.

@@ -1187,7 +1187,8 @@ int32_t kv_recovery_info(kv_store *store, struct kv_recovery_info *info, size_t 
 /**
  * What was found.
  *
- * Made by kv_verify() and the functions like it, freed with kv_report_free(). It never changes and depends on no store: it may be used from any number of
+ * Made by kv_verify(), kv_salvage(), kv_import() and the functions like them, freed with
+ * kv_report_free(). It never changes and depends on no store: it may be used from any number of
  * threads at once, and after the store is closed.
  */
 typedef struct kv_report kv_report;
@@ -1200,7 +1201,7 @@ size_t kv_report_len(const kv_report *report);
 /**
  * Tells of the problem of number `index`, from 0 on.
  *
- * `*file` becomes the name of the file, `*offset` where
+ * `*file` becomes the name of the file (in kv_import(): its path as it was given), `*offset` where
  * in the file, `*what` what is wrong there, in English. Each of the three may be NULL if it is not
  * wanted. The strings belong to the report and stay valid until it is freed. If the result is not
  * KV_OK they are NULL, and `*offset` is 0.
@@ -1405,6 +1406,51 @@ int32_t kv_salvage_with(const char *path,
                         kv_progress progress,
                         void *ctx,
                         kv_report **report);
+
+
+/* ============================================================================
+ * Import of what the reference engine has stored.
+ */
+
+/**
+ * Does everything again, in a store, that a log of the reference engine says was done: one file of
+ * records, each a length of 8 bytes and the serialized DataFileEntry, with or without a header
+ * ("KVS1" and a threshold of 8 bytes). The file is only read, and must not change meanwhile.
+ *
+ * Values and deletions go on top of what the store holds, in the order of the file; timestamps are
+ * made anew. A torn last record is skipped: the report has it as a problem, the result is KV_OK.
+ * Such logs have no checksums: a flipped bit in a value is imported as it is.
+ *
+ * The import is not atomic. If it fails, what was imported before stays, and importing the same
+ * file again leads to the same. It is as durable as other writes: call kv_sync() afterwards.
+ *
+ * `report` may be NULL. Else `*report` is a report to be freed with kv_report_free(), also if the
+ * result is KV_ERR_CORRUPT; after other errors it is NULL.
+ *
+ * @return
+ * - KV_OK: everything is imported, but for a torn last record.
+ * - KV_ERR_CORRUPT: there is something in the log that is no record. What is before it has been
+ *   imported, what is behind it has not. `*report` and kv_last_error() tell where it is.
+ * - KV_ERR_FORMAT: `file` is no such log. Nothing has been imported.
+ * - KV_ERR_INVALID: `store` or `file` is NULL, or `file` is empty.
+ * - KV_ERR_TOO_LARGE: a key or a value is longer than this store takes.
+ * - KV_ERR_READ_ONLY, KV_ERR_POISONED: this handle takes no writes.
+ * - KV_ERR_NO_SPACE, KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_FORKED, KV_ERR_INTERNAL
+ */
+int32_t kv_import(kv_store *store, const char *file, kv_report **report);
+
+/**
+ * As kv_import(), and tells of its progress. `progress` may be NULL; `ctx` is passed to it.
+ *
+ * @return
+ * - KV_ERR_CANCELLED: the callback asked to stop. What was imported before stays.
+ * - the results of kv_import().
+ */
+int32_t kv_import_with(kv_store *store,
+                       const char *file,
+                       kv_progress progress,
+                       void *ctx,
+                       kv_report **report);
 
 #ifdef __cplusplus
 } /* extern "C" */

@@ -16,6 +16,7 @@
 //! | `maintenance`, `compact`, `seal`, `reserve` | the work that nobody waits for |
 //! | `recovery`, `chain`, `load` | opening: what a crash left, and the index made from it |
 //! | `verify`, `salvage`, `survey`, `unreadable` | what is damaged; getting the rest out of it |
+//! | `import` | reading the log of another engine |
 //! | `index` | key hash -> position |
 //! | `progress`, `report` | telling the caller how far long work has come, and what it found |
 //! | `log` | the formats on disk: segment, record, hint, manifest |
@@ -34,6 +35,7 @@ pub mod engine;
 pub mod error;
 mod ffi;
 mod fork;
+mod import;
 mod index;
 mod iter;
 mod load;

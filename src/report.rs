@@ -87,6 +87,11 @@ impl Report {
             self.failure = Some(Error::corrupt(&first.file, first.offset, format_args!("{}{others}", first.what)));
         }
     }
+
+    /// Makes this error what the work came to.
+    pub(crate) fn fail(&mut self, error: Error) {
+        self.failure = Some(error);
+    }
 }
 
 #[cfg(test)]

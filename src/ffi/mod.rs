@@ -60,5 +60,6 @@ mod totals;
 
 /// What stands between the caller and the engine: pointers, panics, errno.
 mod guard;
+mod import;
 mod salvage;
 mod verify;

@@ -15,7 +15,8 @@ use crate::report::Totals;
 
 /// What was found.
 ///
-/// Made by kv_verify() and the functions like it, freed with kv_report_free(). It never changes and depends on no store: it may be used from any number of
+/// Made by kv_verify(), kv_salvage(), kv_import() and the functions like them, freed with
+/// kv_report_free(). It never changes and depends on no store: it may be used from any number of
 /// threads at once, and after the store is closed.
 pub struct kv_report {
     problems: Vec<(CString, u64, CString)>,
@@ -31,7 +32,7 @@ pub unsafe extern "C" fn kv_report_len(report: *const kv_report) -> usize {
 
 /// Tells of the problem of number `index`, from 0 on.
 ///
-/// `*file` becomes the name of the file, `*offset` where
+/// `*file` becomes the name of the file (in kv_import(): its path as it was given), `*offset` where
 /// in the file, `*what` what is wrong there, in English. Each of the three may be NULL if it is not
 /// wanted. The strings belong to the report and stay valid until it is freed. If the result is not
 /// KV_OK they are NULL, and `*offset` is 0.

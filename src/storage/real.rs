@@ -8,6 +8,7 @@ use std::ffi::{CStr, CString, c_int};
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::ptr::{self, NonNull};
@@ -48,6 +49,13 @@ pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     // Through "..", not by cutting the path: that is the parent also for "a/b/.." and for symbolic links.
     let parent = open_at(&open_dir(path)?, c"..", libc::O_RDONLY | libc::O_DIRECTORY)?;
     os::sync_dir(&parent.into())
+}
+
+/// Opens an existing file for reading, wherever it is.
+pub(crate) fn open_file(path: &Path) -> io::Result<Arc<dyn File>> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    RealStorage::open(parent)?.open_file(&CString::new(name.as_bytes())?, libc::O_RDONLY)
 }
 
 /// Removes a directory and the files in it.
