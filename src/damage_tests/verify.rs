@@ -234,3 +234,25 @@ fn it_can_be_cancelled_and_respects_the_lock() {
     drop(reader);
     open(&sim, &Options::default()).unwrap();
 }
+
+#[test]
+fn a_checkpoint_is_sound_and_damage_to_it_is_found() {
+    for seed in 0..10 {
+        let (sim, mut rng) = (SimStorage::new(seed, PageMode::Page), Rng(seed));
+        let store = open(&sim, &options(&mut rng)).unwrap();
+        work(&store, &mut rng, 150).unwrap();
+        let copy = sim.directory("copy");
+        quietly(|progress| store.engine.checkpoint(&copy, None, progress)).unwrap();
+        assert_clean(&verify(&copy).unwrap(), &format!("seed {seed}"));
+        work(&store, &mut rng, 50).unwrap();
+        store.close().unwrap();
+        assert_clean(&verify(&copy).unwrap(), &format!("seed {seed}, the store has gone on"));
+        let written = open(&copy, &options(&mut rng)).unwrap();
+        work(&written, &mut rng, 50).unwrap();
+        written.close().unwrap();
+        assert_clean(&verify(&copy).unwrap(), &format!("seed {seed}, written to"));
+        let log = copy.files().into_iter().find(|name| name.ends_with(".log")).unwrap();
+        copy.corrupt(&log, HEADER_LEN + 20, 1);
+        assert!(verify(&copy).unwrap().problems.iter().any(|p| p.file == log));
+    }
+}
