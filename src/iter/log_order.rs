@@ -57,6 +57,9 @@ impl LogOrder {
     fn mark_group(&mut self, view: &View) -> Result<bool> {
         let slots = view.segments().slots();
         let first = self.next_slot;
+        if first == slots.len() {
+            return Ok(false);
+        }
         let mut len = 0;
         while let Some(slot) = slots.get(self.next_slot) {
             len += slot.as_ref().map_or(0, |segment| segment.len());
@@ -67,7 +70,7 @@ impl LogOrder {
         }
         let group = mark(view, first..self.next_slot)?;
         self.group.extend(group.into_iter().flatten());
-        Ok(first < slots.len())
+        Ok(true)
     }
 }
 
@@ -80,7 +83,7 @@ fn mark(view: &View, slots: Range<usize>) -> Result<Vec<Option<Walk>>> {
     view.for_each(|position| {
         let walk = (position.slot() as usize).checked_sub(slots.start).and_then(|at| walks.get_mut(at));
         if let Some(Some(walk)) = walk {
-            walk.live.set(position.offset() / CELL);
+            walk.mark(position.offset());
         }
     });
     Ok(walks)
@@ -100,19 +103,31 @@ struct Walk {
     ahead: u64,
     /// The frames could not be followed any more: where the live records are that were left, by the index.
     left: Option<VecDeque<u64>>,
+    /// Where a live record was that has been lost with the end of the file.
+    lost: Option<u64>,
 }
 
 impl Walk {
     fn new(segment: &Arc<Segment>, slot: u32) -> Result<Walk> {
         let (segment, live) = (Arc::clone(segment), Bitmap::new(segment.len() / CELL + 1)?);
         let at = HEADER_LEN as u64;
-        Ok(Walk { segment, slot, live, at, batch_end: None, unshown: 0, ahead: 0, left: None })
+        Ok(Walk { segment, slot, live, at, batch_end: None, unshown: 0, ahead: 0, left: None, lost: None })
+    }
+
+    fn mark(&mut self, offset: u64) {
+        if offset < self.segment.len() {
+            self.live.set(offset / CELL);
+        } else {
+            self.lost = Some(self.lost.map_or(offset, |lost| lost.min(offset)));
+        }
     }
 
     /// The offset and the length of the next live record.
     fn next(&mut self, source: &mut Source) -> Result<Option<(u64, u64)>> {
         if self.left.is_none() {
-            let Some(cell) = self.live.next_from(self.unshown.div_ceil(CELL)) else { return Ok(None) };
+            let Some(cell) = self.live.next_from(self.unshown.div_ceil(CELL)) else {
+                return self.lost.map_or(Ok(None), |offset| Err(unreadable(&self.segment, offset)));
+            };
             if let Some(found) = self.follow_to(cell, source)? {
                 // No other value begins in this cell.
                 self.unshown = (cell + 1) * CELL;

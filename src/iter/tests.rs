@@ -204,3 +204,29 @@ fn damage_to_what_is_overwritten_hides_nothing() {
         }
     });
 }
+
+#[test]
+fn what_lies_beyond_a_cut_end_is_an_error_not_nothing() {
+    for io in [IoPath::Auto, IoPath::Syscall] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let options = Options { segment_size: 64 << 10, compact_threshold: 1 << 20, ..options(io) };
+        let store = Store::open(&path, &options).unwrap();
+        // What comes right behind the end is garbage, so that nothing is missed there.
+        for (key, len) in [("a", 100), ("gone", 10_000), ("b", 100), ("gone", 0)] {
+            store.set(key.as_bytes(), &vec![7; len]).unwrap();
+        }
+        store.close().unwrap();
+        let file = std::fs::OpenOptions::new().write(true).open(path.join("0000000001.log")).unwrap();
+        file.set_len(64 + 138).unwrap();
+        let store = Store::open(&path, &options).unwrap();
+        assert_eq!(store.get(b"b").unwrap_err().code(), Code::Corrupt);
+        for sorted in [false, true] {
+            let mut iter = store.iter(IterOptions { sorted, ..IterOptions::default() }).unwrap();
+            if !sorted {
+                assert_eq!(iter.next().unwrap().unwrap().0, b"a");
+            }
+            assert_eq!(iter.next().unwrap_err().code(), Code::Corrupt);
+        }
+    }
+}
