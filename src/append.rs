@@ -273,16 +273,16 @@ impl Appender {
         written.map_err(|e| Error::os(format_args!("append at offset {offset}"), &e))
     }
 
-    /// Takes back what `write_batch_frame` has written.
+    /// Takes back what `write_batch_frame` has written: all of it, as each record in it is whole. It is cut away at
+    /// once, as the process may end before the next write. Should that fail, the next write tries again.
     pub(crate) fn retract_frame(&mut self) {
         let Some(active) = &mut self.active else { return };
-        match active.map_to_store_to() {
-            Some(map) => {
-                // SAFETY: the frame that was just written there is no part of the log; under the append lock.
-                unsafe { map.write(active.end as usize, record::PREFIX_LEN, |out| out.fill(0)) };
-            }
-            None => active.untidy = true,
+        if let Some(map) = active.map_to_store_to() {
+            // SAFETY: the frame that was just written there is no part of the log; under the append lock.
+            unsafe { map.write(active.end as usize, record::PREFIX_LEN, |out| out.fill(0)) };
         }
+        active.untidy = true;
+        let _ = active.tidy();
     }
 
     /// Makes the frame that was written a part of the log. Its records have the timestamps from `first` to `last`.

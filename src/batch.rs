@@ -95,7 +95,7 @@ impl Batch {
             Kind::Del => record_len(key.len(), None),
             Kind::Require | Kind::RequireAbsent => 0,
         };
-        if self.changes > 0 && self.log_bytes + log_bytes > MAX_BATCH_LEN {
+        if self.changes > 0 && log_bytes > 0 && self.log_bytes + log_bytes > MAX_BATCH_LEN {
             let what = format!("the batch would take more than {MAX_BATCH_LEN} bytes of log");
             return Err(Error::new(Code::TooLarge, what));
         }
@@ -249,7 +249,7 @@ impl Engine {
             let holds = match operation.kind {
                 Kind::Set | Kind::Del => true,
                 Kind::Require => self.has_value(key, self.hash(key), &batch.bytes[operation.value.clone()])?,
-                Kind::RequireAbsent => self.locate(key, self.hash(key))?.1.is_none(),
+                Kind::RequireAbsent => !self.exists(key)?,
             };
             if !holds {
                 return Ok(false);
@@ -303,11 +303,9 @@ impl Engine {
             DataFileEntry { timestamp, key: batch.key(operation), value: batch.value(operation) }
         });
         appender.write_batch_frame(len, entries)?;
-        let mut shards = self.index.write_all(targets.iter().map(|t| t.hash))?;
-        if let Err(e) = change_all(&mut shards, targets, batch) {
-            appender.retract_frame();
-            return Err(e);
-        }
+        let locked = self.index.write_all(targets.iter().map(|t| t.hash));
+        let changed = locked.and_then(|mut shards| change_all(&mut shards, targets, batch).map(|()| shards));
+        let mut shards = changed.inspect_err(|_| appender.retract_frame())?;
         appender.publish_batch(len, first, last);
         let mut new_segment = None;
         for (shard, target) in with_shards(&mut shards, targets) {
@@ -465,5 +463,69 @@ mod tests {
             assert!(!store.replace_if(b"absent", b"", b"4").unwrap());
             assert_eq!(store.get(b"k").unwrap().as_deref(), Some(&b"3"[..]));
         });
+    }
+
+    #[test]
+    fn a_frame_that_was_taken_back_does_not_come_back() {
+        for (io, mark) in [(IoPath::Auto, false), (IoPath::Auto, true), (IoPath::Syscall, false)] {
+            let disk = SimStorage::new(1, PageMode::Page);
+            let options = Options { io, background: false, ..Options::default() };
+            let open = |disk: &SimStorage| Store::open_on(Arc::new(disk.handle()), &options).unwrap();
+            let store = open(&disk);
+            store.set(b"before", b"1").unwrap();
+            if mark {
+                store.sync().unwrap();
+            }
+            let value = [7; 20];
+            let len = record_len(1, Some(value.len()));
+            let mut appender = store.engine.appender().unwrap();
+            let first = appender.next_timestamp().unwrap();
+            appender.prepare(BATCH_OVERHEAD + 3 * len, false, &store.engine.index).unwrap();
+            let entries = [b"a", b"b", b"c"].iter().zip(first..);
+            let entries =
+                entries.map(|(key, timestamp)| DataFileEntry { timestamp, key: &key[..], value: Some(&value) });
+            appender.write_batch_frame(BATCH_OVERHEAD + 3 * len, entries).unwrap();
+            appender.retract_frame();
+            drop(appender);
+            let check = |store: Store, keys: &[&[u8]]| {
+                keys.iter().for_each(|key| assert!(store.exists(key).unwrap(), "{io:?} {mark}"));
+                assert_eq!(store.stats().keys, keys.len() as u64, "{io:?} {mark}");
+            };
+            check(open(&disk.deep_copy().reboot()), &[b"before"]);
+            // This record ends where the second one of the frame begins. The clock stands still meanwhile.
+            disk.set_clock(0);
+            store.set(b"later", &[8; 20 + 8 - 4]).unwrap();
+            check(open(&disk.deep_copy().reboot()), &[b"before", b"later"]);
+            assert_eq!(disk.violation(), None);
+        }
+    }
+
+    #[test]
+    fn a_condition_can_be_added_to_a_change_over_the_limit() {
+        let mut batch = Batch::new();
+        batch.set(b"large", b"").unwrap();
+        batch.log_bytes = MAX_BATCH_LEN + 1; // As if it were.
+        batch.require(b"a", b"1").unwrap();
+        batch.require_absent(b"b").unwrap();
+        assert_eq!(batch.del(b"c").unwrap_err().code(), Code::TooLarge);
+        assert_eq!((batch.len(), batch.operations.len()), (1, 3));
+    }
+
+    #[test]
+    fn whether_a_damaged_key_is_absent_cannot_be_told() {
+        for io in [IoPath::Auto, IoPath::Syscall] {
+            let disk = SimStorage::new(1, PageMode::Page);
+            let options = Options { io, background: false, ..Options::default() };
+            let store = Store::open_on(Arc::new(disk.handle()), &options).unwrap();
+            store.set(b"key", b"value").unwrap();
+            disk.corrupt("0000000001.log", 64 + crate::log::record::KEY_AT, 0x10);
+            assert_eq!(store.exists(b"key").unwrap_err().code(), Code::Corrupt);
+            assert_eq!(store.set_if_absent(b"key", b"").unwrap_err().code(), Code::Corrupt);
+            let mut batch = Batch::new();
+            batch.require_absent(b"key").unwrap();
+            batch.set(b"other", b"").unwrap();
+            assert_eq!(store.write(&batch).unwrap_err().code(), Code::Corrupt);
+            assert!(!store.exists(b"other").unwrap());
+        }
     }
 }

@@ -152,7 +152,7 @@ impl Engine {
         let before = (appender.garbage, appender.backlog());
         let holds = match condition {
             Condition::None => true,
-            Condition::Absent => self.locate(key, hash)?.1.is_none(),
+            Condition::Absent => !self.exists(key)?,
             Condition::Value(expected) => self.has_value(key, hash, expected)?,
         };
         let outcome = match holds {
