@@ -43,6 +43,7 @@ impl Sorted {
         }
         let key = |e: &Entry| &keys[e.key_at as usize..e.key_at as usize + e.key_len as usize];
         entries.sort_unstable_by(|a, b| a.head.cmp(&b.head).then_with(|| key(a).cmp(key(b))));
+        source.window.at_random = true;
         Ok(Sorted { entries, next: 0 })
     }
 

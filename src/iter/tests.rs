@@ -230,3 +230,16 @@ fn what_lies_beyond_a_cut_end_is_an_error_not_nothing() {
         }
     }
 }
+
+#[test]
+fn in_order_no_more_is_read_than_each_item_takes() {
+    each_path(|store, _| {
+        for n in 0..100u32 {
+            store.set(&n.to_be_bytes(), &[7; 100]).unwrap();
+        }
+        let mut iter = store.iter(IterOptions { sorted: true, ..IterOptions::default() }).unwrap();
+        while iter.next().unwrap().is_some() {
+            assert!(iter.source.window.held() <= 141);
+        }
+    });
+}

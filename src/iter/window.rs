@@ -13,6 +13,8 @@ pub(super) struct Window {
     /// Which segment the bytes are of, and where they begin.
     segment: u64,
     at: u64,
+    /// What comes next is anywhere: no more is read than was asked for.
+    pub(super) at_random: bool,
 }
 
 impl Window {
@@ -25,13 +27,19 @@ impl Window {
         self.read(segment, offset, len)
     }
 
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn read(&mut self, segment: &Segment, offset: u64, len: u64) -> Result<Option<&[u8]>> {
         let Some(available) = segment.len().checked_sub(offset).filter(|&available| available >= len) else {
             return Ok(None);
         };
         let inside = offset.checked_sub(self.at).is_some_and(|skip| skip + len <= self.bytes.len() as u64);
         if self.segment != segment.id() || !inside {
-            let fill = len.max(WINDOW_LEN).min(available) as usize;
+            let ahead = if self.at_random { 0 } else { WINDOW_LEN };
+            let fill = len.max(ahead).min(available) as usize;
             self.bytes.clear();
             self.bytes.try_reserve(fill).map_err(|_| Error::no_memory("an iterator"))?;
             self.bytes.resize(fill, 0);
