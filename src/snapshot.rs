@@ -30,7 +30,8 @@ pub struct Snapshot {
     pub(crate) engine: Arc<Engine>,
     pub(crate) view: Arc<View>,
     /// Values that had to be read by system calls: what has been given out stays valid.
-    values: Mutex<Vec<Box<[u8]>>>,
+    /// As vectors: moving a box would end what was borrowed from it, and shrinking to one may take memory.
+    values: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Store {
@@ -62,10 +63,10 @@ impl Snapshot {
         let start = frame.len() - CRC_LEN - len;
         let mut values = lock(&self.values);
         values.try_reserve(1).map_err(|_| Error::no_memory("a value of a snapshot"))?;
-        let frame = frame.into_boxed_slice();
         let value: *const [u8] = &frame[start..start + len];
         values.push(frame);
-        // SAFETY: the box is never changed and lives until the snapshot is dropped; moving it does not move its bytes.
+        // SAFETY: the vector is never changed and lives until the snapshot is dropped; moving it does not move its
+        // bytes.
         Ok(Some(unsafe { &*value }))
     }
 
