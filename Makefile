@@ -1,5 +1,6 @@
 # make            the library, shared and static, and its header
 # make run        the same, and the example that shows what it does; TEXT=file for a text of your own
+# make kv         the command-line tool
 # make test       all tests, Rust and C
 # make check      what a change must pass before it is merged, tests apart
 # make memcheck   the C tests under valgrind
