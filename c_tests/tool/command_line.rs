@@ -10,7 +10,7 @@ use std::{ptr, thread};
 
 use crate::{Kv, build};
 
-const COMMANDS: [&str; 8] = ["get", "set", "del", "scan", "stats", "dump", "load", "compact"];
+const COMMANDS: [&str; 9] = ["get", "set", "del", "scan", "stats", "dump", "load", "compact", "checkpoint"];
 
 #[test]
 fn help_explains_each_command_and_the_manual_each_option() {
@@ -66,6 +66,7 @@ fn only_commands_that_store_create_a_database() {
     kv.run(["stats", "db"]).code(3);
     kv.run(["dump", "db"]).code(3);
     kv.run(["compact", "db"]).code(3);
+    kv.run(["checkpoint", "db", "new"]).code(3);
     kv.run(["set", "db", "a", "b", "--if-value", "c"]).code(3);
     kv.run(["load", "db", "no-such-file"]).fails(3, "no-such-file: No such file");
     kv.run(["load", "db"]).fails(3, "the input is empty");

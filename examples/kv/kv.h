@@ -10,7 +10,7 @@
  *     data.c       get, set, del
  *     scan.c       scan
  *     stats.c      stats
- *     upkeep.c     compact
+ *     upkeep.c     compact, checkpoint
  *     dump.c       dump
  *     load.c       load
  *     dumpfile.c   the text format that load reads
@@ -78,7 +78,7 @@ const char *value_of(const struct args *args, const char *option);
 int number_of(const struct args *args, const char *option, uint64_t otherwise, uint64_t *number);
 
 extern const struct command get_command, set_command, del_command, scan_command, stats_command, compact_command,
-    dump_command, load_command;
+    checkpoint_command, dump_command, load_command;
 
 /* --- store.c: the database, and errors ---------------------------------------------------- */
 

@@ -1,5 +1,7 @@
-/* compact. */
+/* compact, checkpoint. */
 #include "kv.h"
+
+/* --- compact ------------------------------------------------------------------------------ */
 
 static int compact_store(kv_store *store) {
     struct kv_stats before, after;
@@ -34,3 +36,36 @@ const struct command compact_command = {
             "\n"
             "Example:\n"
             "  kv compact people.db\n"};
+
+/* --- checkpoint --------------------------------------------------------------------------- */
+
+static int checkpoint_store(kv_store *store, const char *directory, const char *base) {
+    struct progress progress;
+    begin_progress(&progress, "checkpoint", false);
+    int32_t status = kv_checkpoint_with(store, directory, base, show_progress, &progress);
+    end_progress();
+    return status == KV_OK ? EXIT_DONE : failed(status);
+}
+
+static int run_checkpoint(const struct args *args) {
+    kv_store *store;
+    int code = open_store(args->operands[0], READING, &store);
+    if (code != EXIT_DONE) return code;
+    return close_store(store, checkpoint_store(store, args->operands[1], value_of(args, "base")));
+}
+
+const struct command checkpoint_command = {
+    .name = "checkpoint",
+    .operands = "DB DIRECTORY",
+    .summary = "make a backup",
+    .least = 2,
+    .most = 2,
+    .run = run_checkpoint,
+    .options = {{'b', "base", "OLD", "share the files that are in OLD, an earlier checkpoint, already"}},
+    .text = "DIRECTORY, which must not be there yet, becomes a database of its own: open it to use it.\n"
+            "On the same file system it shares the files that never change, and takes little space.\n"
+            "A program that has the database open makes its checkpoints itself: kv_checkpoint().\n"
+            "\n"
+            "Examples:\n"
+            "  kv checkpoint people.db /backup/monday\n"
+            "  kv checkpoint --base /backup/monday people.db /backup/tuesday\n"};
