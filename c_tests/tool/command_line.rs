@@ -10,7 +10,8 @@ use std::{ptr, thread};
 
 use crate::{Kv, build};
 
-const COMMANDS: [&str; 9] = ["get", "set", "del", "scan", "stats", "dump", "load", "compact", "checkpoint"];
+const COMMANDS: [&str; 12] =
+    ["get", "set", "del", "scan", "stats", "dump", "load", "import", "compact", "verify", "salvage", "checkpoint"];
 
 #[test]
 fn help_explains_each_command_and_the_manual_each_option() {
@@ -66,6 +67,8 @@ fn only_commands_that_store_create_a_database() {
     kv.run(["stats", "db"]).code(3);
     kv.run(["dump", "db"]).code(3);
     kv.run(["compact", "db"]).code(3);
+    kv.run(["verify", "db"]).code(3);
+    kv.run(["salvage", "db", "new"]).code(3);
     kv.run(["checkpoint", "db", "new"]).code(3);
     kv.run(["set", "db", "a", "b", "--if-value", "c"]).code(3);
     kv.run(["load", "db", "no-such-file"]).fails(3, "no-such-file: No such file");
@@ -113,6 +116,7 @@ fn a_database_in_use_is_reported_and_ctrl_c_ends_cleanly() {
     // By now it reads records; what is left of the input fits into the pipe.
     kv.run(["get", "db", "a"]).fails(5, "open");
     kv.run(["set", "db", "a", "b"]).fails(5, "open");
+    kv.run(["verify", "db"]).fails(5, "open");
     let id = i32::try_from(load.id()).expect("a process id");
     // SAFETY: sends a signal to the child, which has not been waited for.
     unsafe { libc::kill(id, libc::SIGINT) };
@@ -123,6 +127,7 @@ fn a_database_in_use_is_reported_and_ctrl_c_ends_cleanly() {
     // Whole batches of 10 records of 100,002 bytes, all of them but the last one or two.
     assert!(stored.is_multiple_of(10) && (20..40).contains(&stored), "{said}");
     assert_eq!(kv.run(["scan", "db", "--count"]).text(), format!("{stored}\n"));
+    kv.run(["verify", "db"]).ok();
 }
 
 #[test]

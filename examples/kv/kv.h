@@ -11,6 +11,7 @@
  *     scan.c       scan
  *     stats.c      stats
  *     upkeep.c     compact, checkpoint
+ *     report.c     verify, salvage, import
  *     dump.c       dump
  *     load.c       load
  *     dumpfile.c   the text format that load reads
@@ -77,8 +78,8 @@ const char *value_of(const struct args *args, const char *option);
 /* The value of an option that is a number; `otherwise` if it is not given. */
 int number_of(const struct args *args, const char *option, uint64_t otherwise, uint64_t *number);
 
-extern const struct command get_command, set_command, del_command, scan_command, stats_command, compact_command,
-    checkpoint_command, dump_command, load_command;
+extern const struct command get_command, set_command, del_command, scan_command, stats_command, dump_command,
+    load_command, import_command, compact_command, checkpoint_command, verify_command, salvage_command;
 
 /* --- store.c: the database, and errors ---------------------------------------------------- */
 

@@ -10,8 +10,8 @@
 #include <string.h>
 
 static const struct command *const COMMANDS[] = {
-    &get_command,  &set_command,  &del_command,     &scan_command,       &stats_command,
-    &dump_command, &load_command, &compact_command, &checkpoint_command,
+    &get_command,    &set_command,     &del_command,        &scan_command,   &stats_command,   &dump_command,
+    &load_command,   &import_command,  &compact_command,    &verify_command, &salvage_command, &checkpoint_command,
 };
 enum { COMMAND_COUNT = sizeof COMMANDS / sizeof *COMMANDS };
 
