@@ -1,0 +1,3 @@
+module kvdemo
+
+go 1.19
