@@ -15,8 +15,9 @@
 //! | `append`, `sync` | the end of the log; making it durable, once for all who wait |
 //! | `maintenance`, `compact`, `seal`, `reserve` | the work that nobody waits for |
 //! | `recovery`, `chain`, `load` | opening: what a crash left, and the index made from it |
-//! | `verify`, `salvage`, `survey`, `unreadable` | what is damaged; getting the rest out of it |
+//! | `verify`, `salvage`, `survey` | what is damaged; getting the rest out of it |
 //! | `import` | reading the log of another engine |
+//! | `window`, `unreadable` | reading files in pieces, and past what the disk cannot read |
 //! | `index` | key hash -> position |
 //! | `progress`, `report` | telling the caller how far long work has come, and what it found |
 //! | `log` | the formats on disk: segment, record, hint, manifest |
@@ -60,6 +61,7 @@ mod survey;
 mod sync;
 mod unreadable;
 mod verify;
+mod window;
 mod write;
 
 pub use batch::{Batch, MAX_BATCH_LEN};

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use siphasher::sip128::SipHasher13;
 
+use crate::batch::Batch;
 use crate::engine::Store;
 use crate::error::{Code, Error, Result};
 use crate::log::header::{HEADER_LEN, Role};
@@ -24,9 +25,10 @@ use crate::progress::Progress;
 use crate::recovery::{self, lock, numbered, read_header};
 use crate::report::Report;
 use crate::storage::real::remove_with_files;
-use crate::storage::{File, Storage, read_exact_at};
+use crate::storage::{File, Storage};
 use crate::survey::{Extent, Found, survey};
 use crate::unreadable::Patched;
+use crate::window::Window;
 
 /// The caller hears of the progress after so many bytes.
 const STRIDE: u64 = 1 << 20;
@@ -314,35 +316,36 @@ fn copy(
     report: &mut Report,
     progress: &mut Progress<'_>,
 ) -> Result<()> {
-    let (mut frame, mut copied) = (Vec::new(), 0);
-    let mut open: Option<(u32, Arc<Patched>)> = None;
+    let mut open: Option<(u32, Window)> = None;
+    let (mut batch, mut copied) = (Batch::new(), 0);
     for record in values {
         let log = &logs[record.log as usize];
-        let file = match &open {
-            Some((number, file)) if *number == record.log => file,
-            _ => &open.insert((record.log, log.open(source)?)).1,
+        let window = match &mut open {
+            Some((number, window)) if *number == record.log => window,
+            _ => &mut open.insert((record.log, Window::new(&log.name, log.open(source)?)?)).1,
         };
-        let len = usize::try_from(record.len).map_err(|_| Error::no_memory("a record"))?;
-        frame.clear();
-        frame.try_reserve(len).map_err(|_| Error::no_memory("a record"))?;
-        frame.resize(len, 0);
-        let read = read_exact_at(&**file, &mut frame, record.offset);
-        read.map_err(|e| Error::os(format_args!("read {}", log.name), &e))?;
-        let head = Head::parse(&frame, record.len).filter(|_| record::crc_matches(&frame));
-        let value = head.and_then(|head| Some((head.key, frame.get(head.value_at()..len - CRC_LEN)?)));
+        let frame = window.peek(record.offset, record.len)?;
+        let head = Head::parse(frame, record.len).filter(|_| record::crc_matches(frame));
+        let value = head.and_then(|head| Some((head.key, frame.get(head.value_at()..frame.len() - CRC_LEN)?)));
         match value {
-            Some((key, value)) => {
-                target.set(key, value)?;
-                report.totals.written_records += 1;
+            // A value of several gigabytes would not fit into a batch.
+            Some((key, value)) if value.len() as u64 > STRIDE => target.set(key, value)?,
+            Some((key, value)) => batch.set(key, value)?,
+            None => {
+                // It could be read a moment ago.
+                report.damage(&log.name, record.offset, record.len, "the record cannot be read any more");
+                continue;
             }
-            // It could be read a moment ago.
-            None => report.damage(&log.name, record.offset, record.len, "the record cannot be read any more"),
         }
+        report.totals.written_records += 1;
         copied += record.len;
         if copied >= STRIDE {
+            target.write(&batch)?;
+            batch.clear();
             progress.advance(copied)?;
             copied = 0;
         }
     }
+    target.write(&batch)?;
     Ok(())
 }

@@ -22,8 +22,9 @@ use crate::engine::Store;
 use crate::error::{Code, Error, Result};
 use crate::progress::Progress;
 use crate::report::Report;
+use crate::storage::File;
 use crate::storage::real::open_file;
-use crate::storage::{File, read_exact_at};
+use crate::window::{WINDOW_LEN, Window};
 use crate::{MAX_KEY_LEN, MAX_VALUE_LEN};
 
 const MAGIC: &[u8] = b"KVS1";
@@ -33,8 +34,6 @@ const PREFIX_LEN: u64 = 8;
 const MIN_ENTRY_LEN: u64 = 8 + 8 + 1;
 /// The most that an entry can have that a store takes.
 const MAX_ENTRY_LEN: u64 = MIN_ENTRY_LEN + 8 + MAX_KEY_LEN as u64 + MAX_VALUE_LEN;
-/// So much is read at once, and so much is stored together.
-const BLOCK_LEN: usize = 1 << 20;
 /// Larger values are stored by themselves, which spares a copy.
 const LARGE_VALUE: usize = 64 << 10;
 
@@ -71,7 +70,7 @@ impl Store {
                 }
             }
             import.report.totals.bytes = reader.at;
-            if reader.at - told >= BLOCK_LEN as u64 {
+            if reader.at - told >= WINDOW_LEN {
                 import.write_out()?;
                 told = reader.at;
                 progress.reach(told)?;
@@ -135,22 +134,20 @@ enum Next<'a> {
 }
 
 /// Reads such a log.
-struct Reader<'a> {
-    name: &'a str,
-    file: &'a dyn File,
+struct Reader {
+    window: Window,
     at: u64,
     end: u64,
-    window: Vec<u8>,
-    window_at: u64,
 }
 
-impl<'a> Reader<'a> {
+impl Reader {
     /// A reader at the first record. What does not begin with a record, or the beginning of one, is no log.
-    fn open(name: &'a str, file: &'a Arc<dyn File>) -> Result<Reader<'a>> {
-        let end = file.len().map_err(|e| Error::os(format_args!("read {name}"), &e))?;
-        let mut reader = Reader { name, file: &**file, at: 0, end, window: Vec::new(), window_at: 0 };
+    fn open(name: &str, file: &Arc<dyn File>) -> Result<Reader> {
+        let window = Window::new(name, Arc::clone(file))?;
+        let end = window.end();
+        let mut reader = Reader { window, at: 0, end };
         let no_log = || Error::new(Code::Format, format!("{name} is not a log of the reference engine"));
-        let magic = reader.peek(0, MAGIC.len() as u64)? == MAGIC;
+        let magic = reader.window.peek(0, MAGIC.len() as u64)? == MAGIC;
         let begins = !matches!(reader.next()?, Next::Garbage(_));
         // The magic could be the length of a record of 800 MB.
         let headed = magic && !(begins && reader.at > 0);
@@ -168,12 +165,12 @@ impl<'a> Reader<'a> {
             return Ok(Next::End);
         }
         // As appending leaves it when power fails: the length of the file was on disk, the bytes were not.
-        if self.peek(at, PREFIX_LEN.min(left))?.iter().all(|&byte| byte == 0) {
+        if self.window.peek(at, PREFIX_LEN.min(left))?.iter().all(|&byte| byte == 0) {
             let torn = self.zeros_from(at)?;
             return Ok(if torn { Next::Torn } else { Next::Garbage("a record of no length") });
         }
         let mut prefix = [0; PREFIX_LEN as usize];
-        let known = self.peek(at, PREFIX_LEN.min(left))?;
+        let known = self.window.peek(at, PREFIX_LEN.min(left))?;
         prefix[..known.len()].copy_from_slice(known);
         let len = u64::from_le_bytes(prefix);
         if len > MAX_ENTRY_LEN || left >= PREFIX_LEN && len < MIN_ENTRY_LEN {
@@ -191,7 +188,7 @@ impl<'a> Reader<'a> {
             });
         }
         self.at += PREFIX_LEN + len;
-        let entry = wincode::deserialize_exact(self.peek(at + PREFIX_LEN, len)?);
+        let entry = wincode::deserialize_exact(self.window.peek(at + PREFIX_LEN, len)?);
         Ok(entry.map_or(Next::Garbage("a record that cannot be decoded"), Next::Entry))
     }
 
@@ -199,7 +196,8 @@ impl<'a> Reader<'a> {
     fn may_be_torn(&mut self, at: u64, len: u64) -> Result<bool> {
         let left = self.end - at;
         let mut number = |offset: u64| -> Result<Option<u64>> {
-            let bytes = if offset + 8 <= left { self.peek(at + offset, 8)?.first_chunk().copied() } else { None };
+            let bytes =
+                if offset + 8 <= left { self.window.peek(at + offset, 8)?.first_chunk().copied() } else { None };
             Ok(bytes.map(u64::from_le_bytes))
         };
         let Some(key_len) = number(8)? else { return Ok(true) };
@@ -211,7 +209,7 @@ impl<'a> Reader<'a> {
         if tag_at >= left {
             return Ok(true);
         }
-        Ok(match self.peek(at + tag_at, 1)? {
+        Ok(match self.window.peek(at + tag_at, 1)? {
             [0] => len == tag_at + 1,
             [1] => value_len.is_none_or(|value_len| len.checked_sub(tag_at + 9) == Some(value_len)),
             _ => false,
@@ -221,33 +219,12 @@ impl<'a> Reader<'a> {
     /// Whether there is nothing but zeros from here on.
     fn zeros_from(&mut self, mut at: u64) -> Result<bool> {
         while at < self.end {
-            let piece = self.peek(at, (self.end - at).min(BLOCK_LEN as u64))?;
+            let piece = self.window.peek(at, (self.end - at).min(WINDOW_LEN))?;
             if piece.iter().any(|&byte| byte != 0) {
                 return Ok(false);
             }
             at += piece.len() as u64;
         }
         Ok(true)
-    }
-
-    /// The `len` bytes at `offset`, or fewer where the file ends before.
-    fn peek(&mut self, offset: u64, len: u64) -> Result<&[u8]> {
-        let len = len.min(self.end.saturating_sub(offset));
-        if offset < self.window_at || offset + len > self.window_at + self.window.len() as u64 {
-            let fill = len.max((self.end - offset).min(BLOCK_LEN as u64));
-            let no_memory = || Error::no_memory(format_args!("a record of {len} bytes"));
-            let fill = usize::try_from(fill).map_err(|_| no_memory())?;
-            self.window.clear();
-            self.window.try_reserve(fill).map_err(|_| no_memory())?;
-            self.window.resize(fill, 0);
-            self.window_at = offset;
-            let read = read_exact_at(self.file, &mut self.window, offset);
-            if let Err(e) = read {
-                self.window.clear();
-                return Err(Error::os(format_args!("read {} at offset {offset}", self.name), &e));
-            }
-        }
-        let start = (offset - self.window_at) as usize;
-        Ok(&self.window[start..start + len as usize])
     }
 }
