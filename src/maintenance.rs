@@ -21,7 +21,7 @@ pub(crate) const SLICE: u64 = 1 << 20;
 const LEAST_SLICE: u64 = 4 << 10;
 /// So much new garbage is worth a look at what there is to do.
 const LOOK_EVERY: u64 = 32 << 10;
-/// The log may exceed twice the live bytes and the threshold by this before writers are slowed.
+/// The log may exceed its limit by this before writers are slowed.
 const SLACK: u64 = 24 << 20;
 /// From so many segments on that wait to be synced and sealed, writers are slowed; at twice as many they do it.
 const BACKLOG: usize = 16;
@@ -29,6 +29,8 @@ const BACKLOG: usize = 16;
 const BRAKE_EVERY: u64 = 1 << 20;
 /// How long the thread rests between two turns unless the log grows too fast: so syncs are coalesced.
 const REST: Duration = Duration::from_millis(50);
+/// So long after the last news of garbage, compaction no longer waits for more of it.
+const CALM: Duration = Duration::from_millis(900);
 /// How long it waits after a failure before it tries again.
 const RETRY: Duration = Duration::from_millis(500);
 /// A slow-down of one write goes in steps of this, at most so many.
@@ -95,11 +97,11 @@ impl Maintenance {
         self.wake.notify_one();
     }
 
-    /// Waits until there is work or the time is over.
-    fn await_work(&self, time: Duration) {
+    /// Waits until there is work or the time is over. Returns whether there is.
+    fn await_work(&self, time: Duration) -> bool {
         let wanted = lock(&self.wanted);
         let waited = self.wake.wait_timeout_while(wanted, time, |wanted| !*wanted);
-        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
+        std::mem::take(&mut waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 
     /// Waits until the store is closed, writers are held back, or the time is over.
@@ -211,12 +213,16 @@ fn run(engine: &Engine) {
         _ => Duration::from_secs(1),
     };
     let mut time = tick;
+    let mut woken = Instant::now();
     while !maintenance.stopped() {
-        maintenance.await_work(time);
+        if maintenance.await_work(time) {
+            woken = Instant::now();
+        }
         if maintenance.stopped() {
             break;
         }
-        let turn = catch_unwind(AssertUnwindSafe(|| background_turn(engine)));
+        let goal = if woken.elapsed() < CALM { Goal::Patient } else { Goal::Automatic };
+        let turn = catch_unwind(AssertUnwindSafe(|| background_turn(engine, goal)));
         time = if matches!(turn, Ok(Ok(()))) { tick } else { tick.min(RETRY) };
         if !maintenance.brake.load(Relaxed) {
             maintenance.rest(REST.min(tick));
@@ -225,14 +231,14 @@ fn run(engine: &Engine) {
 }
 
 /// Does everything that is due.
-fn background_turn(engine: &Engine) -> Result<()> {
+fn background_turn(engine: &Engine, goal: Goal) -> Result<()> {
     while !engine.maintenance.stopped() {
         let mut maintainer = engine.maintenance.lock();
         if engine.maintenance.demands.load(Relaxed) > 0 {
             // Whoever demands a compaction does it himself, and wants to see how it goes on.
             return maintainer.sync_and_seal(engine);
         }
-        if !maintainer.step(engine, SLICE, Goal::Automatic)? {
+        if !maintainer.step(engine, SLICE, goal)? {
             break;
         }
     }
@@ -263,7 +269,7 @@ impl Maintainer {
             self.job = Some(Job::new(engine, inputs)?);
             return Ok(true);
         }
-        if matches!(goal, Goal::Automatic) && engine.active_is_mostly_garbage() {
+        if !matches!(goal, Goal::Everything(_)) && engine.active_is_mostly_garbage() {
             engine.appender()?.rotate()?;
             return Ok(true);
         }
@@ -370,9 +376,7 @@ impl Engine {
 
     fn log_over_limit(&self) -> bool {
         let (log, live) = self.log_and_live();
-        // With the default ratio, twice what is live.
-        let live_share = 100 - self.options.garbage_percent.min(99) as u64;
-        log > self.options.compact_threshold.saturating_add(live * 100 / live_share.min(50) + SLACK)
+        log > self.log_limit(live).saturating_add(SLACK)
     }
 
     /// Whether the active segment should give way early, so that a small database stays small.

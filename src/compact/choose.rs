@@ -13,11 +13,17 @@ const MOST_INPUTS: usize = 64;
 /// Small segments are merged when there are so many.
 const MERGE_COUNT: usize = 8;
 
+/// This much garbage makes a segment worth its while at any time: there is hardly anything left to copy.
+const NEARLY_DEAD: u32 = 90;
+
 /// Which segments a compaction is to take on.
 #[derive(Clone, Copy)]
 pub(crate) enum Goal {
     /// Those whose share of garbage is over the option's.
     Automatic,
+    /// As `Automatic` while the log comes near its limit, and the nearly dead ones otherwise. Writers who keep on
+    /// overwriting make the rest of a segment garbage too, so the later it is copied, the less there is to copy.
+    Patient,
     /// Those up to this id that hold any.
     Everything(u64),
 }
@@ -27,10 +33,16 @@ pub(crate) enum Goal {
 /// `retirements` counts the segments retired since open: tombstones that were needed are weighed again only when it has
 /// changed.
 pub(crate) fn choose(engine: &Engine, goal: Goal, retirements: u64) -> Result<Vec<Arc<Segment>>> {
-    let (log, _) = engine.log_and_live();
-    if matches!(goal, Goal::Automatic) && log <= engine.options.compact_threshold {
+    let (log, live) = engine.log_and_live();
+    if !matches!(goal, Goal::Everything(_)) && log <= engine.options.compact_threshold {
         return Ok(Vec::new());
     }
+    // Early enough to be done before writers would have to wait.
+    let near_limit = engine.log_limit(live).saturating_sub((live / 4).min(engine.options.segment_size));
+    let goal = match goal {
+        Goal::Patient if log > near_limit || engine.factory.reserve.lent() => Goal::Automatic,
+        other => other,
+    };
     let table = engine.index.segments();
     let sealed: Vec<_> = table.iter().filter(|s| s.state() == State::Sealed && !s.quarantined()).cloned().collect();
     let mut wanted = Vec::new();
@@ -40,7 +52,7 @@ pub(crate) fn choose(engine: &Engine, goal: Goal, retirements: u64) -> Result<Ve
         }
     }
     match goal {
-        Goal::Automatic => wanted.sort_by_key(|s| std::cmp::Reverse(s.dead() * 1000 / s.len().max(1))),
+        Goal::Automatic | Goal::Patient => wanted.sort_by_key(|s| std::cmp::Reverse(s.dead() * 1000 / s.len().max(1))),
         // Oldest first: then a tombstone comes up when what it hides has gone.
         Goal::Everything(_) => wanted.sort_by_key(|s| (s.min_timestamp(), s.id())),
     }
@@ -64,6 +76,8 @@ pub(crate) fn choose(engine: &Engine, goal: Goal, retirements: u64) -> Result<Ve
 /// Whether a segment holds enough garbage.
 fn wants(engine: &Engine, segment: &Arc<Segment>, goal: Goal, retirements: u64) -> Result<bool> {
     let unchecked = segment.tombstones() > 0 && segment.checked() != retirements;
+    let frames = segment.len().saturating_sub(HEADER_LEN as u64);
+    let garbage_is = |bytes: u64, percent: u32| bytes > 0 && bytes * 100 >= frames * percent as u64;
     match goal {
         Goal::Everything(newest) => {
             if segment.id() <= newest && segment.dead() > 0 {
@@ -75,11 +89,9 @@ fn wants(engine: &Engine, segment: &Arc<Segment>, goal: Goal, retirements: u64) 
             }
             Ok(false)
         }
+        Goal::Patient => Ok(garbage_is(segment.dead(), engine.options.garbage_percent.max(NEARLY_DEAD))),
         Goal::Automatic => {
-            let garbage_is = |bytes: u64| {
-                let frames = segment.len().saturating_sub(HEADER_LEN as u64);
-                bytes > 0 && bytes * 100 >= frames * engine.options.garbage_percent as u64
-            };
+            let garbage_is = |bytes| garbage_is(bytes, engine.options.garbage_percent);
             if garbage_is(segment.dead()) {
                 return Ok(true);
             }
@@ -111,6 +123,13 @@ fn small_segments(engine: &Engine, sealed: Vec<Arc<Segment>>) -> Vec<Arc<Segment
 }
 
 impl Engine {
+    /// What the log is to stay under with so many live bytes in it: with the default ratio, twice as many and the
+    /// threshold.
+    pub(crate) fn log_limit(&self, live: u64) -> u64 {
+        let live_share = 100 - self.options.garbage_percent.min(99) as u64;
+        self.options.compact_threshold.saturating_add(live * 100 / live_share.min(50))
+    }
+
     /// Bytes of the log and live bytes in it, what compaction cannot touch apart.
     pub(crate) fn log_and_live(&self) -> (u64, u64) {
         self.index
