@@ -92,9 +92,11 @@ impl Maintenance {
         Demand(self)
     }
 
+    /// Has the thread look for work. While it rests, which only the brake ends, telling it once is enough.
     fn wake(&self) {
-        *lock(&self.wanted) = true;
-        self.wake.notify_one();
+        if !std::mem::replace(&mut *lock(&self.wanted), true) || self.brake.load(Relaxed) {
+            self.wake.notify_one();
+        }
     }
 
     /// Waits until there is work or the time is over. Returns whether there is.
