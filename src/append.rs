@@ -212,34 +212,38 @@ impl Appender {
 
     /// Appends a record. `prepare` has made room for it.
     pub(crate) fn append(&mut self, entry: &DataFileEntry<'_>, len: u64) -> Result<Position> {
-        let Some(active) = &mut self.active else {
-            return Err(Error::new(Code::Internal, "no active segment"));
-        };
+        if !self.stage(entry, len)? {
+            let Some(active) = &mut self.active else { return Err(no_active_segment()) };
+            let written = write_record(&*active.open.file, entry, len, active.end, &mut self.scratch);
+            written.inspect_err(|_| active.untidy = true)?;
+        }
+        self.publish(entry.timestamp, len)
+    }
+
+    /// Stores a record behind the end of the log, where `prepare` has made room for it, unless records are written by
+    /// system calls: then false. It is no part of the log until `publish`.
+    pub(crate) fn stage(&mut self, entry: &DataFileEntry<'_>, len: u64) -> Result<bool> {
+        let Some(active) = &mut self.active else { return Err(no_active_segment()) };
         let offset = active.end;
         active.populate(offset + len);
-        match active.map_to_store_to() {
-            Some(map) => {
-                // SAFETY: `prepare` reserved blocks for the range, so it is inside the file; it lies behind the
-                // published end, where nobody reads, and the append lock keeps other writers out.
-                let stored =
-                    unsafe { map.write(offset as usize, len as usize, |out| record::encode_record(entry, out)) };
-                stored.unwrap_or_else(|| Err(Error::new(Code::Internal, "append beyond the mapping")))?;
-            }
-            None => {
-                let written = write_record(&*active.open.file, entry, len, offset, &mut self.scratch);
-                written.inspect_err(|_| active.untidy = true)?;
-            }
-        }
-        active.open.segment.note_timestamp(entry.timestamp);
-        active.advance(len);
-        self.last_timestamp = entry.timestamp;
-        self.appended += len;
-        Ok(Position::new(active.slot, offset, len))
+        let Some(map) = active.map_to_store_to() else { return Ok(false) };
+        // SAFETY: `prepare` reserved blocks for the range, so it is inside the file; it lies behind the
+        // published end, where nobody reads, and the append lock keeps other writers out.
+        let stored = unsafe { map.write(offset as usize, len as usize, |out| record::encode_record(entry, out)) };
+        stored.unwrap_or_else(|| Err(Error::new(Code::Internal, "append beyond the mapping")))?;
+        Ok(true)
+    }
+
+    /// Makes the record that was written behind the end a part of the log.
+    pub(crate) fn publish(&mut self, timestamp: i64, len: u64) -> Result<Position> {
+        let (slot, offset) = self.next_place()?;
+        self.publish_batch(len, timestamp, timestamp);
+        Ok(Position::new(slot, offset, len))
     }
 
     /// The slot and the offset of the next frame. After `prepare`.
     pub(crate) fn next_place(&self) -> Result<(u32, u64)> {
-        let active = self.active.as_ref().ok_or_else(|| Error::new(Code::Internal, "no active segment"))?;
+        let active = self.active.as_ref().ok_or_else(no_active_segment)?;
         Ok((active.slot, active.end))
     }
 
@@ -250,13 +254,11 @@ impl Appender {
         len: u64,
         entries: impl Iterator<Item = DataFileEntry<'a>>,
     ) -> Result<()> {
-        let Some(active) = &mut self.active else {
-            return Err(Error::new(Code::Internal, "no active segment"));
-        };
+        let Some(active) = &mut self.active else { return Err(no_active_segment()) };
         let offset = active.end;
         active.populate(offset + len);
         if let Some(map) = active.map_to_store_to() {
-            // SAFETY: as in `append`: inside the file, behind the published end, and under the append lock.
+            // SAFETY: as in `stage`: inside the file, behind the published end, and under the append lock.
             let stored = unsafe { map.write(offset as usize, len as usize, |out| record::encode_batch(entries, out)) };
             return stored.unwrap_or_else(|| Err(Error::new(Code::Internal, "append beyond the mapping")));
         }
@@ -273,7 +275,7 @@ impl Appender {
         written.map_err(|e| Error::os(format_args!("append at offset {offset}"), &e))
     }
 
-    /// Takes back what `write_batch_frame` has written: all of it, as each record in it is whole. It is cut away at
+    /// Takes back what `stage` or `write_batch_frame` has written: all of it, as each record in it is whole. It is cut away at
     /// once, as the process may end before the next write. Should that fail, the next write tries again.
     pub(crate) fn retract_frame(&mut self) {
         let Some(active) = &mut self.active else { return };
@@ -397,6 +399,11 @@ impl Active {
         }
         Ok(())
     }
+}
+
+#[cold]
+fn no_active_segment() -> Error {
+    Error::new(Code::Internal, "no active segment")
 }
 
 /// Writes a record by system calls.

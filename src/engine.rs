@@ -1,7 +1,7 @@
 //! The store: open, get, set, delete, sync, compact, close.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -42,6 +42,8 @@ pub(crate) struct Engine {
     pub hash_seed: [u64; 2],
     /// The append lock. Whoever changes an entry of the index holds it.
     pub appender: Mutex<Appender>,
+    /// How many of the last sets in a row stored a new key, up to what matters.
+    pub fresh: AtomicU32,
     pub commit: GroupCommit,
     pub maintenance: Maintenance,
     /// Counts the manifests written. Only changes under the maintenance lock.
@@ -217,6 +219,7 @@ impl Engine {
             index,
             hash_seed: manifest.hash_seed,
             appender: Mutex::new(appender),
+            fresh: AtomicU32::new(0),
             commit: GroupCommit::default(),
             maintenance: Maintenance::default(),
             generation: AtomicU64::new(manifest.generation),

@@ -1,5 +1,7 @@
 //! Writing: stamp, append, point the index at it. One writer at a time, so that log and index agree on the order.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use crate::append::Appender;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
@@ -12,6 +14,9 @@ use crate::{MAX_KEY_LEN, MAX_VALUE_LEN};
 
 /// Records up to this are copied to the log while the shard is locked: locking it twice would cost more.
 const COPY_UNDER_LOCK: u64 = 4 << 10;
+
+/// After so many new keys in a row the next one is expected to be new, too.
+const EXPECT_FRESH: u32 = 8;
 
 /// What must be so for a write to happen.
 #[derive(Clone, Copy)]
@@ -118,6 +123,13 @@ impl Engine {
     fn write(&self, key: &[u8], value: Option<&[u8]>, condition: Condition<'_>) -> Result<Outcome> {
         self.check_takes_writes()?;
         let hash = self.hash(key);
+        if let Some(value) = value
+            && matches!(condition, Condition::None)
+            && self.fresh.load(Relaxed) >= EXPECT_FRESH
+            && let Some((outcome, written)) = self.write_fresh(key, value, hash)?
+        {
+            return self.after_write(outcome, &written);
+        }
         // Most of the work, and any waiting for a cold page, before the lock that all writers share.
         let found = self.locate(key, hash)?;
         if value.is_none() && found.1.is_none() {
@@ -130,13 +142,46 @@ impl Engine {
             }
             other => other?,
         };
+        self.after_write(outcome, &written)
+    }
+
+    #[inline]
+    fn after_write(&self, outcome: Outcome, written: &Written) -> Result<Outcome> {
         if matches!(outcome, Outcome::Done { .. }) {
             if self.options.sync == SyncLevel::Always {
                 self.sync_to(written.appended)?;
             }
-            self.maintenance.after_write(self, &written);
+            self.maintenance.after_write(self, written);
         }
         Ok(outcome)
+    }
+
+    /// Appends the record of a key that is expected to be new: then there is nothing in the log to be compared before the
+    /// lock, and the record is written while the index entry's line is on its way. `None`, and nothing has changed, if it
+    /// has to be done with more care.
+    fn write_fresh(&self, key: &[u8], value: &[u8], hash: KeyHash) -> Result<Option<(Outcome, Written)>> {
+        let len = record_len(key.len(), Some(value.len()));
+        if len > COPY_UNDER_LOCK {
+            return Ok(None);
+        }
+        self.maintenance.slow_down(self);
+        let mut appender = self.appender()?;
+        let before = (appender.garbage, appender.backlog());
+        let entry = DataFileEntry { timestamp: appender.next_timestamp()?, key, value: Some(value) };
+        if appender.prepare(len, false, &self.index).is_err() {
+            return Ok(None);
+        }
+        let mut shard = self.index.write(hash)?;
+        shard.prefetch(hash);
+        if !appender.stage(&entry, len)? {
+            return Ok(None);
+        }
+        let old = self.find(&shard, key, hash).and_then(|old| shard.reserve(hash).map(|()| old));
+        let old = old.inspect_err(|_| appender.retract_frame())?;
+        let position = appender.publish(entry.timestamp, len)?;
+        self.replace(&mut appender, &mut shard, hash, old, Some(position))?;
+        let outcome = Outcome::Done { existed: old.is_some() };
+        Ok(Some((outcome, Written::since(before, &appender))))
     }
 
     /// Writes under the append lock.
@@ -160,6 +205,34 @@ impl Engine {
             false => Outcome::Conflict,
         };
         Ok((outcome, Written::since(before, &appender)))
+    }
+
+    /// Has the index name the record that was appended, if any, instead of the one before, and counts that as garbage.
+    fn replace(
+        &self,
+        appender: &mut Appender,
+        shard: &mut Shard,
+        hash: KeyHash,
+        old: Option<Entry>,
+        new: Option<Position>,
+    ) -> Result<()> {
+        if let Some(old) = old {
+            shard.segment(old.position)?.add_dead(old.len);
+            appender.garbage += old.len;
+        }
+        self.note_fresh(old.is_none());
+        Change { old: old.map(|old| old.position), new }.apply(shard, hash);
+        Ok(())
+    }
+
+    /// Counts the new keys in a row. Under the append lock.
+    #[inline]
+    fn note_fresh(&self, fresh: bool) {
+        let count = self.fresh.load(Relaxed);
+        let next = if fresh { (count + 1).min(EXPECT_FRESH) } else { 0 };
+        if next != count {
+            self.fresh.store(next, Relaxed);
+        }
     }
 
     /// Whether the key is stored with this value.
@@ -201,12 +274,7 @@ impl Engine {
             shard = self.index.write(hash)?;
             position
         };
-        if let Some(old) = old {
-            shard.segment(old.position)?.add_dead(old.len);
-            appender.garbage += old.len;
-        }
-        let change = Change { old: old.map(|old| old.position), new: value.map(|_| position) };
-        change.apply(&mut shard, hash);
+        self.replace(appender, &mut shard, hash, old, value.map(|_| position))?;
         if value.is_none() {
             shard.segment(position)?.add_tombstone(len);
         }
