@@ -1,5 +1,6 @@
 //! The log on disk: the formats of its files, and how a segment is read.
 
+pub(crate) mod crc;
 pub(crate) mod header;
 pub(crate) mod hint;
 pub(crate) mod manifest;

@@ -14,6 +14,7 @@
 
 use wincode::{SchemaRead, SchemaWrite};
 
+use super::crc::crc32c;
 use crate::error::{Code, Error, Result};
 
 /// Bytes before a frame's payload.
@@ -140,7 +141,7 @@ pub(crate) fn encode_mark(offset: u64, out: &mut [u8]) {
 #[inline]
 fn close_frame(out: &mut [u8]) {
     let body_end = out.len() - CRC_LEN;
-    let crc = crc32c::crc32c(&out[..body_end]);
+    let crc = crc32c(&out[..body_end]);
     out[body_end..].copy_from_slice(&crc.to_le_bytes());
 }
 
@@ -189,7 +190,7 @@ pub(crate) fn crc_matches(frame: &[u8]) -> bool {
     let Some((body, crc)) = frame.split_last_chunk::<CRC_LEN>() else {
         return false;
     };
-    crc32c::crc32c(body) == u32::from_le_bytes(*crc)
+    crc32c(body) == u32::from_le_bytes(*crc)
 }
 
 /// The offset that a whole sync mark names.
