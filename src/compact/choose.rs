@@ -61,6 +61,10 @@ pub(crate) fn choose(engine: &Engine, goal: Goal, retirements: u64) -> Result<Ve
         wanted.sort_by_key(|s| s.len() - s.dead());
         wanted.truncate(1);
     }
+    if matches!(goal, Goal::Automatic) && wanted.first().is_some_and(nearly_dead) {
+        // They are done at once; were they to wait for what others have to be copied, so would the space they take.
+        wanted.retain(nearly_dead);
+    }
     let mut live = 0;
     let fitting = wanted.iter().take(MOST_INPUTS).take_while(|s| {
         live += s.len() - s.dead();
@@ -71,6 +75,10 @@ pub(crate) fn choose(engine: &Engine, goal: Goal, retirements: u64) -> Result<Ve
         wanted = small_segments(engine, sealed);
     }
     Ok(wanted)
+}
+
+fn nearly_dead(segment: &Arc<Segment>) -> bool {
+    segment.dead() * 100 >= segment.len() * NEARLY_DEAD as u64
 }
 
 /// Whether a segment holds enough garbage.

@@ -214,6 +214,7 @@ impl Job {
         };
         let stop = number + (budget / 64).max(REPOINT_BATCH as u64) as usize;
         while number < stop.min(entries.len()) {
+            entries[number..].iter().take(REPOINT_BATCH).for_each(|e| engine.index.prefetch(KeyHash(e.hash)));
             let _writers_wait = engine.appender()?;
             for _ in 0..REPOINT_BATCH.min(entries.len() - number) {
                 let entry = &entries[number];
