@@ -101,7 +101,7 @@ static int iterate(void *db, visit_fn *visit, void *arg)
     kv_iter *iter = NULL;
     const uint8_t *key, *value;
     size_t key_len, value_len;
-    int32_t code = kv_iter_new(db, NULL, &iter);
+    int32_t code = kv_iter_new(db, &iter);
     while (code == KV_OK
            && (code = kv_iter_next(iter, &key, &key_len, &value, &value_len)) == KV_OK)
         visit(arg, key, key_len, value, value_len);
