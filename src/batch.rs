@@ -147,7 +147,7 @@ impl Engine {
         let mut targets = self.plan(batch)?;
         let only_deletes = !batch.operations.iter().any(|o| o.kind == Kind::Set);
         self.locate_all(batch, &mut targets)?;
-        self.maintenance.slow_down(self);
+        self.maintenance.slow_down(self, batch.log_bytes);
         let written = match self.append_batch(batch, &mut targets, only_deletes) {
             Err(e) if e.code() == Code::NoSpace && self.make_room(only_deletes) => {
                 self.append_batch(batch, &mut targets, only_deletes)?
@@ -526,6 +526,25 @@ mod tests {
             batch.set(b"other", b"").unwrap();
             assert_eq!(store.write(&batch).unwrap_err().code(), Code::Corrupt);
             assert!(!store.exists(b"other").unwrap());
+        }
+    }
+
+    #[test]
+    fn writers_of_batches_do_not_outgrow_compaction() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { segment_size: 4 << 20, ..Options::default() };
+        let store = Store::open(&dir.path().join("db"), &options).unwrap();
+        let mut rng = crate::model_tests::Rng(3);
+        let value = vec![7; 16 << 10];
+        for _ in 0..100 {
+            let mut batch = Batch::new();
+            for _ in 0..256 {
+                batch.set(&rng.below(2000).to_be_bytes(), &value).unwrap();
+            }
+            assert!(store.write(&batch).unwrap());
+            let stats = store.stats();
+            let bound = 2 * stats.live_bytes + (1 << 20) + (32 << 20) + options.segment_size;
+            assert!(stats.log_bytes <= bound + batch.log_bytes, "{stats:?}");
         }
     }
 }

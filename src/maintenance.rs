@@ -33,9 +33,11 @@ const REST: Duration = Duration::from_millis(50);
 const CALM: Duration = Duration::from_millis(900);
 /// How long it waits after a failure before it tries again.
 const RETRY: Duration = Duration::from_millis(500);
-/// A slow-down of one write goes in steps of this, at most so many.
+/// A slow-down of one write goes in steps of this, at most so many for each piece of so many bytes: many changes in one
+/// batch must not outgrow compaction either.
 const BRAKE: Duration = Duration::from_millis(1);
-const BRAKE_STEPS: u32 = 20;
+const BRAKE_STEPS: u64 = 20;
+const BRAKE_PIECE: u64 = 256 << 10;
 
 /// The part of a store that looks after its files.
 #[derive(Default)]
@@ -113,17 +115,17 @@ impl Maintenance {
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Holds a writer back, in small steps and not for long, while the log outgrows compaction.
+    /// Holds the writer of `len` bytes back, in small steps and not for long, while the log outgrows compaction.
     #[inline]
-    pub(crate) fn slow_down(&self, engine: &Engine) {
+    pub(crate) fn slow_down(&self, engine: &Engine, len: u64) {
         if self.brake.load(Relaxed) {
-            self.brake_now(engine);
+            self.brake_now(engine, len);
         }
     }
 
     #[cold]
-    fn brake_now(&self, engine: &Engine) {
-        for _ in 0..BRAKE_STEPS {
+    fn brake_now(&self, engine: &Engine, len: u64) {
+        for _ in 0..BRAKE_STEPS * (1 + len / BRAKE_PIECE) {
             if engine.options.background {
                 std::thread::sleep(BRAKE);
             } else if !matches!(engine.maintain(SLICE / 4), Ok(true)) {

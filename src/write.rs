@@ -135,7 +135,7 @@ impl Engine {
         if value.is_none() && found.1.is_none() {
             return Ok(Outcome::Nothing);
         }
-        self.maintenance.slow_down(self);
+        self.maintenance.slow_down(self, record_len(key.len(), value.map(<[u8]>::len)));
         let (outcome, written) = match self.append_and_index(key, value, hash, found, condition) {
             Err(e) if e.code() == Code::NoSpace && self.make_room(value.is_none()) => {
                 self.append_and_index(key, value, hash, self.locate(key, hash)?, condition)?
@@ -164,7 +164,7 @@ impl Engine {
         if len > COPY_UNDER_LOCK {
             return Ok(None);
         }
-        self.maintenance.slow_down(self);
+        self.maintenance.slow_down(self, len);
         let mut appender = self.appender()?;
         let before = (appender.garbage, appender.backlog());
         let entry = DataFileEntry { timestamp: appender.next_timestamp()?, key, value: Some(value) };
