@@ -16,7 +16,7 @@
  *   those with NUL bytes included. Nothing passed in is kept after the call returns.
  * - Results. An out-parameter that is not NULL is set to NULL or 0 before anything can fail, so it
  *   never holds garbage. An out-parameter that is NULL is KV_ERR_INVALID where its description
- *   does not say otherwise.
+ *   does not say otherwise. The out-parameters of one call are different variables.
  * - Memory. What kv_get() and kv_get_many() return is the caller's, who frees it with
  *   kv_free_buf(). Handles go back to the function named in their description. Pointers into a
  *   snapshot, an iterator or a report are valid as long as their functions say, all others are
@@ -157,8 +157,8 @@ typedef enum {
      */
     KV_ERR_READ_ONLY = -13,
     /**
-     * A sync failed earlier, so what reached the disk is unknown: the handle takes no more writes.
-     * Reads go on; close and open again to write.
+     * A sync failed, now or earlier, so what reached the disk is unknown: the handle takes no more
+     * writes. Reads go on; close and open again to write.
      */
     KV_ERR_POISONED = -14,
     /**
@@ -234,8 +234,8 @@ typedef enum {
     KV_OPT_IO = 6,
     /**
      * 1: a thread of the library's own compacts and syncs. 0: there is no thread; kv_set() and
-     * kv_del() do small slices of that work, and kv_maintain() does it when the program has time.
-     * Default 1.
+     * the other writing functions do small slices of that work, and kv_maintain() does it when the
+     * program has time. Default 1.
      */
     KV_OPT_BACKGROUND = 7,
     /**
@@ -404,13 +404,18 @@ int32_t kv_close(kv_store *store);
  * says. If it fails nothing has changed, with one exception: if the sync of KV_SYNC_ALWAYS fails,
  * whether this write is found after the next kv_open() is unknown.
  *
+ * While compaction cannot keep up with the writers, each write waits a little, so that the log stays
+ * within its bound.
+ *
  * @return
  * - KV_OK
  * - KV_ERR_INVALID: `store` is NULL, or `key` or `value` is NULL with a length that is not 0.
  * - KV_ERR_TOO_LARGE: the key is longer than KV_MAX_KEY_LEN or the value longer than
  *   KV_MAX_VALUE_LEN.
  * - KV_ERR_NO_SPACE: works again once there is space, without reopening.
- * - KV_ERR_READ_ONLY, KV_ERR_POISONED: this handle takes no writes.
+ * - KV_ERR_READ_ONLY: this handle takes no writes.
+ * - KV_ERR_POISONED: the sync of KV_SYNC_ALWAYS failed, or an earlier one did: this handle takes no
+ *   more writes.
  * - KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_CORRUPT, KV_ERR_FORKED, KV_ERR_INTERNAL
  */
 int32_t kv_set(kv_store *store,
@@ -478,10 +483,10 @@ int32_t kv_get_into(kv_store *store,
  * calls of kv_get(): the waiting for memory overlaps.
  *
  * `keys` and `key_lens` are arrays of `count`, as are `values` and `value_lens`, which are filled.
- * `values[i]` points to the value of key i inside `*buf`, or is NULL if that is not found. `*buf`
- * holds all the values and nothing else; the caller owns it and frees it with kv_free_buf(). An
- * empty value is not NULL. After an error there is no `*buf`, and all values are NULL. If `count` is
- * 0, the arrays may be NULL.
+ * `values[i]` points to the value of key i inside `*buf` and `value_lens[i]` is its length, or they
+ * are NULL and 0 if that is not found. `*buf` holds all the values and nothing else; the caller owns
+ * it and frees it with kv_free_buf(). An empty value is not NULL. After an error there is no `*buf`,
+ * and all values are NULL. If `count` is 0, the arrays may be NULL. No two arrays may overlap.
  *
  * @return
  * - KV_OK: also if some or all keys are not found.
@@ -652,7 +657,7 @@ int32_t kv_write(kv_store *store, const kv_batch *batch);
  * @return
  * - KV_OK: stored.
  * - KV_CONFLICT: there is a value. Nothing has changed.
- * - errors as for kv_set().
+ * - errors as for kv_set(), and KV_ERR_CORRUPT if a damaged record may be the value.
  */
 int32_t kv_set_if_absent(kv_store *store,
                          const uint8_t *key,
@@ -920,9 +925,8 @@ typedef int32_t (*kv_progress)(void *ctx, uint64_t done, uint64_t total);
  * - KV_OK
  * - KV_ERR_INVALID: `store` is NULL.
  * - KV_ERR_READ_ONLY: the handle was opened for reading only.
- * - KV_ERR_IO, KV_ERR_NO_SPACE: the sync failed. What reached the disk is unknown; the handle
- *   takes no more writes.
- * - KV_ERR_POISONED: an earlier sync failed.
+ * - KV_ERR_POISONED: the sync failed, or an earlier one did. What reached the disk is unknown; the
+ *   handle takes no more writes.
  * - KV_ERR_NO_MEMORY, KV_ERR_FORKED, KV_ERR_INTERNAL
  */
 int32_t kv_sync(kv_store *store);
@@ -930,7 +934,7 @@ int32_t kv_sync(kv_store *store);
 /**
  * Gives back the space of all that is overwritten or deleted by the time of the call. Afterwards,
  * if nobody writes meanwhile, the log holds live records only. Reads and writes by other threads
- * go on.
+ * go on. What a snapshot or an iterator can still see keeps its space until that is freed.
  *
  * Calling this is never needed: compaction runs by itself. A call takes as long as it takes to
  * rewrite the segments that hold garbage.

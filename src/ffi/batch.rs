@@ -182,7 +182,7 @@ pub unsafe extern "C" fn kv_write(store: *mut kv_store, batch: *const kv_batch) 
 /// @return
 /// - KV_OK: stored.
 /// - KV_CONFLICT: there is a value. Nothing has changed.
-/// - errors as for kv_set().
+/// - errors as for kv_set(), and KV_ERR_CORRUPT if a damaged record may be the value.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_set_if_absent(
     store: *mut kv_store,

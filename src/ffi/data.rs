@@ -57,13 +57,18 @@ fn overlap(key: &[u8], buf: *const u8, cap: usize) -> bool {
 /// says. If it fails nothing has changed, with one exception: if the sync of KV_SYNC_ALWAYS fails,
 /// whether this write is found after the next kv_open() is unknown.
 ///
+/// While compaction cannot keep up with the writers, each write waits a little, so that the log stays
+/// within its bound.
+///
 /// @return
 /// - KV_OK
 /// - KV_ERR_INVALID: `store` is NULL, or `key` or `value` is NULL with a length that is not 0.
 /// - KV_ERR_TOO_LARGE: the key is longer than KV_MAX_KEY_LEN or the value longer than
 ///   KV_MAX_VALUE_LEN.
 /// - KV_ERR_NO_SPACE: works again once there is space, without reopening.
-/// - KV_ERR_READ_ONLY, KV_ERR_POISONED: this handle takes no writes.
+/// - KV_ERR_READ_ONLY: this handle takes no writes.
+/// - KV_ERR_POISONED: the sync of KV_SYNC_ALWAYS failed, or an earlier one did: this handle takes no
+///   more writes.
 /// - KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_CORRUPT, KV_ERR_FORKED, KV_ERR_INTERNAL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_set(
@@ -184,10 +189,10 @@ pub unsafe extern "C" fn kv_get_into(
 /// calls of kv_get(): the waiting for memory overlaps.
 ///
 /// `keys` and `key_lens` are arrays of `count`, as are `values` and `value_lens`, which are filled.
-/// `values[i]` points to the value of key i inside `*buf`, or is NULL if that is not found. `*buf`
-/// holds all the values and nothing else; the caller owns it and frees it with kv_free_buf(). An
-/// empty value is not NULL. After an error there is no `*buf`, and all values are NULL. If `count` is
-/// 0, the arrays may be NULL.
+/// `values[i]` points to the value of key i inside `*buf` and `value_lens[i]` is its length, or they
+/// are NULL and 0 if that is not found. `*buf` holds all the values and nothing else; the caller owns
+/// it and frees it with kv_free_buf(). An empty value is not NULL. After an error there is no `*buf`,
+/// and all values are NULL. If `count` is 0, the arrays may be NULL. No two arrays may overlap.
 ///
 /// @return
 /// - KV_OK: also if some or all keys are not found.

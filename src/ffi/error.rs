@@ -46,8 +46,8 @@ pub enum kv_status {
     KV_ERR_EXISTS = -12,
     /// The handle was opened for reading only.
     KV_ERR_READ_ONLY = -13,
-    /// A sync failed earlier, so what reached the disk is unknown: the handle takes no more writes.
-    /// Reads go on; close and open again to write.
+    /// A sync failed, now or earlier, so what reached the disk is unknown: the handle takes no more
+    /// writes. Reads go on; close and open again to write.
     KV_ERR_POISONED = -14,
     /// The handle belongs to the parent of this forked process.
     KV_ERR_FORKED = -15,

@@ -13,7 +13,7 @@
 //!   those with NUL bytes included. Nothing passed in is kept after the call returns.
 //! - Results. An out-parameter that is not NULL is set to NULL or 0 before anything can fail, so it
 //!   never holds garbage. An out-parameter that is NULL is KV_ERR_INVALID where its description
-//!   does not say otherwise.
+//!   does not say otherwise. The out-parameters of one call are different variables.
 //! - Memory. What kv_get() and kv_get_many() return is the caller's, who frees it with
 //!   kv_free_buf(). Handles go back to the function named in their description. Pointers into a
 //!   snapshot, an iterator or a report are valid as long as their functions say, all others are

@@ -32,8 +32,8 @@ pub enum kv_option {
     /// How log files are read and written: a value of kv_io_path. Default KV_IO_AUTO.
     KV_OPT_IO = 6,
     /// 1: a thread of the library's own compacts and syncs. 0: there is no thread; kv_set() and
-    /// kv_del() do small slices of that work, and kv_maintain() does it when the program has time.
-    /// Default 1.
+    /// the other writing functions do small slices of that work, and kv_maintain() does it when the
+    /// program has time. Default 1.
     KV_OPT_BACKGROUND = 7,
     /// 1: create the database if there is none. 0: that is KV_ERR_NOT_A_DATABASE. Default 1.
     KV_OPT_CREATE_IF_MISSING = 8,

@@ -13,9 +13,8 @@ use super::store::{engine, kv_store};
 /// - KV_OK
 /// - KV_ERR_INVALID: `store` is NULL.
 /// - KV_ERR_READ_ONLY: the handle was opened for reading only.
-/// - KV_ERR_IO, KV_ERR_NO_SPACE: the sync failed. What reached the disk is unknown; the handle
-///   takes no more writes.
-/// - KV_ERR_POISONED: an earlier sync failed.
+/// - KV_ERR_POISONED: the sync failed, or an earlier one did. What reached the disk is unknown; the
+///   handle takes no more writes.
 /// - KV_ERR_NO_MEMORY, KV_ERR_FORKED, KV_ERR_INTERNAL
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_sync(store: *mut kv_store) -> i32 {
@@ -28,7 +27,7 @@ pub unsafe extern "C" fn kv_sync(store: *mut kv_store) -> i32 {
 
 /// Gives back the space of all that is overwritten or deleted by the time of the call. Afterwards,
 /// if nobody writes meanwhile, the log holds live records only. Reads and writes by other threads
-/// go on.
+/// go on. What a snapshot or an iterator can still see keeps its space until that is freed.
 ///
 /// Calling this is never needed: compaction runs by itself. A call takes as long as it takes to
 /// rewrite the segments that hold garbage.
