@@ -249,7 +249,12 @@ impl Engine {
 
 /// The index entries of this hash, with their segments held so that they stay readable without the lock.
 fn pin_candidates(shard: &Shard, hash: KeyHash) -> Result<Vec<(Position, Arc<Segment>)>> {
-    shard.candidates(hash).map(|position| Ok((position, Arc::clone(shard.segment(position)?)))).collect()
+    let mut pinned = Vec::new();
+    for position in shard.candidates(hash) {
+        pinned.try_reserve(1).map_err(|_| Error::no_memory("a look-up"))?;
+        pinned.push((position, Arc::clone(shard.segment(position)?)));
+    }
+    Ok(pinned)
 }
 
 /// Reads a record into `buffer`, all of it unless it is large, else its first bytes. Returns its length.
@@ -259,6 +264,8 @@ fn read_head(segment: &Segment, position: Position, buffer: &mut Vec<u8>) -> Res
     let damaged = || unreadable(segment, offset);
     let available = segment.len().checked_sub(offset).ok_or_else(damaged)?;
     let len = position.len_bound().min(available).min(READ_AT_ONCE);
+    buffer.clear();
+    buffer.try_reserve(len as usize).map_err(|_| Error::no_memory("a record"))?;
     buffer.resize(len as usize, 0);
     segment.read_exact(buffer, offset)?;
     let prefix = buffer.first_chunk::<PREFIX_LEN>().and_then(|bytes| Prefix::parse(*bytes));

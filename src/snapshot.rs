@@ -28,7 +28,7 @@ impl Uses {
 /// The store as it was when the snapshot was taken. May be used from any number of threads at once.
 pub struct Snapshot {
     pub(crate) engine: Arc<Engine>,
-    pub(crate) view: Arc<View>,
+    pub(crate) view: View,
     /// Values that had to be read by system calls: what has been given out stays valid.
     /// As vectors: moving a box would end what was borrowed from it, and shrinking to one may take memory.
     values: Mutex<Vec<Vec<u8>>>,
@@ -38,7 +38,7 @@ impl Store {
     /// Takes a snapshot. That takes the same short time however many keys there are.
     pub fn snapshot(&self) -> Result<Snapshot> {
         self.check_process()?;
-        let view = Arc::new(self.engine.view()?);
+        let view = self.engine.view()?;
         self.engine.uses.snapshots.fetch_add(1, AcqRel);
         Ok(Snapshot { engine: Arc::clone(&self.engine), view, values: Mutex::default() })
     }

@@ -159,25 +159,23 @@ impl Index {
 
     /// The index as it is now. Under the append lock, so that no entry changes meanwhile.
     pub(crate) fn view(&self) -> Result<View> {
-        let mut directories = Vec::new();
-        directories.try_reserve_exact(SHARDS).map_err(|_| Error::no_memory("a snapshot"))?;
-        let mut keys = 0;
+        let (mut directories, mut keys) = (View::no_directories()?, 0);
         for shard in &self.shards {
             let shard = shard.read().map_err(|_| poisoned())?;
             directories.push(Arc::clone(&shard.directory));
             keys += shard.keys;
         }
-        Ok(View { directories: directories.into_boxed_slice(), segments: self.segments(), keys })
+        Ok(View { directories, segments: self.segments(), keys })
     }
 
     /// Locks the shards of these hashes, which are in ascending order, all at the same time.
     pub(crate) fn read_all(&self, hashes: impl Iterator<Item = KeyHash>) -> Result<Vec<RwLockReadGuard<'_, Shard>>> {
-        distinct_shards(hashes).map(|shard| self.shards[shard].read().map_err(|_| poisoned())).collect()
+        lock_all(hashes, |shard| self.shards[shard].read().map_err(|_| poisoned()))
     }
 
     /// As `read_all`, to change entries.
     pub(crate) fn write_all(&self, hashes: impl Iterator<Item = KeyHash>) -> Result<Vec<RwLockWriteGuard<'_, Shard>>> {
-        distinct_shards(hashes).map(|shard| self.shards[shard].write().map_err(|_| poisoned())).collect()
+        lock_all(hashes, |shard| self.shards[shard].write().map_err(|_| poisoned()))
     }
 
     /// Keys stored, and bytes of memory taken.
@@ -193,21 +191,41 @@ impl Index {
     }
 }
 
-/// The shards of hashes that are in ascending order: everybody who locks several does so in this order.
-fn distinct_shards(hashes: impl Iterator<Item = KeyHash>) -> impl Iterator<Item = usize> {
-    let mut last = usize::MAX;
-    hashes.map(KeyHash::shard).filter(move |&shard| std::mem::replace(&mut last, shard) != shard)
+/// Locks the shards of hashes that are in ascending order: everybody who locks several does so in this order.
+fn lock_all<G>(hashes: impl Iterator<Item = KeyHash>, lock: impl Fn(usize) -> Result<G>) -> Result<Vec<G>> {
+    let (mut guards, mut last) = (Vec::new(), usize::MAX);
+    for shard in hashes.map(KeyHash::shard) {
+        if std::mem::replace(&mut last, shard) != shard {
+            guards.try_reserve(1).map_err(|_| Error::no_memory("locking the index"))?;
+            guards.push(lock(shard)?);
+        }
+    }
+    Ok(guards)
 }
 
 /// The whole index as it was at one moment. It shares the memory of the index until that changes; what it has seen stays
 /// as it was. The segments that it knows stay readable for as long as it lives.
 pub(crate) struct View {
-    directories: Box<[Arc<Directory>]>,
+    directories: Vec<Arc<Directory>>,
     segments: Arc<Segments>,
     keys: u64,
 }
 
 impl View {
+    /// Room for those of all shards.
+    fn no_directories() -> Result<Vec<Arc<Directory>>> {
+        let mut directories = Vec::new();
+        directories.try_reserve_exact(SHARDS).map_err(|_| Error::no_memory("a snapshot"))?;
+        Ok(directories)
+    }
+
+    /// Another view of the same moment.
+    pub(crate) fn try_clone(&self) -> Result<View> {
+        let mut directories = View::no_directories()?;
+        directories.extend(self.directories.iter().cloned());
+        Ok(View { directories, segments: Arc::clone(&self.segments), keys: self.keys })
+    }
+
     /// As [`Shard::candidates`].
     pub(crate) fn candidates(&self, hash: KeyHash) -> Candidates<'_> {
         self.directories[hash.shard()].chunk(hash.tag()).candidates(hash.tag())

@@ -69,6 +69,7 @@ impl LogOrder {
             self.next_slot += 1;
         }
         let group = mark(view, first..self.next_slot)?;
+        self.group.try_reserve(group.len()).map_err(|_| Error::no_memory("an iterator"))?;
         self.group.extend(group.into_iter().flatten());
         Ok(true)
     }
@@ -76,10 +77,11 @@ impl LogOrder {
 
 /// Marks where the live records of these slots begin.
 fn mark(view: &View, slots: Range<usize>) -> Result<Vec<Option<Walk>>> {
-    let walks = view.segments().slots()[slots.clone()].iter().zip(slots.start..);
-    let mut walks: Vec<Option<Walk>> = walks
-        .map(|(segment, slot)| segment.as_ref().map(|segment| Walk::new(segment, slot as u32)).transpose())
-        .collect::<Result<_>>()?;
+    let mut walks: Vec<Option<Walk>> = Vec::new();
+    walks.try_reserve_exact(slots.len()).map_err(|_| Error::no_memory("an iterator"))?;
+    for (segment, slot) in view.segments().slots()[slots.clone()].iter().zip(slots.start..) {
+        walks.push(segment.as_ref().map(|segment| Walk::new(segment, slot as u32)).transpose()?);
+    }
     view.for_each(|position| {
         let walk = (position.slot() as usize).checked_sub(slots.start).and_then(|at| walks.get_mut(at));
         if let Some(Some(walk)) = walk {

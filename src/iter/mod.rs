@@ -63,7 +63,7 @@ pub struct Iter {
 /// What is iterated over, and how it is read.
 struct Source {
     engine: Arc<Engine>,
-    view: Arc<View>,
+    view: View,
     window: Window,
 }
 
@@ -93,7 +93,7 @@ impl Store {
     /// Iterates over what is stored now.
     pub fn iter(&self, options: IterOptions) -> Result<Iter> {
         self.check_process()?;
-        Ok(Iter::new(&self.engine, Arc::new(self.engine.view()?), options))
+        Ok(Iter::new(&self.engine, self.engine.view()?, options))
     }
 }
 
@@ -101,12 +101,12 @@ impl Snapshot {
     /// Iterates over what was stored at the time of the snapshot, which need not live on for that.
     pub fn iter(&self, options: IterOptions) -> Result<Iter> {
         self.check_process()?;
-        Ok(Iter::new(&self.engine, Arc::clone(&self.view), options))
+        Ok(Iter::new(&self.engine, self.view.try_clone()?, options))
     }
 }
 
 impl Iter {
-    fn new(engine: &Arc<Engine>, view: Arc<View>, options: IterOptions) -> Iter {
+    fn new(engine: &Arc<Engine>, view: View, options: IterOptions) -> Iter {
         engine.uses.iterators.fetch_add(1, AcqRel);
         let source = Source { engine: Arc::clone(engine), view, window: Window::default() };
         Iter { source, options, order: Order::NotBegun, current: None, pending: false, failed: None }
