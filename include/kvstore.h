@@ -901,10 +901,10 @@ void kv_iter_free(kv_iter *iter);
  * work, which then ends with KV_ERR_CANCELLED.
  *
  * It is called by the thread that does the call, and only until that returns: first with `done` 0,
- * then after each piece of the work; where bytes are copied, a piece is about 1 MiB. `total` stays the same, `done` never decreases and never
- * exceeds `total`. When all has succeeded there is one last call with `done` equal to `total`,
- * whatever that returns; there is no such call otherwise. If there is nothing to do, that is the
- * only call, with 0 and 0.
+ * then after each piece of the work; where bytes are copied, a piece is about 1 MiB. `total` stays
+ * the same, `done` never decreases and never exceeds `total`. When all has succeeded there is one
+ * last call with `done` equal to `total`, whatever that returns; there is no such call otherwise. If
+ * there is nothing to do, that is the only call, with 0 and 0.
  *
  * It may call any function, also on the same store, except kv_close(): the library holds no lock
  * meanwhile. It must return: not by longjmp(), and not by an exception.
@@ -1316,7 +1316,7 @@ int32_t kv_report_totals(const kv_report *report, struct kv_report_totals *total
  * @return
  * - KV_OK: nothing is damaged.
  * - KV_ERR_CORRUPT: something is; `*report` tells what, kv_last_error() the first of it. Damage to
- *   single records does not prevent kv_open(); what does can be put behind with kv_salvage().
+ *   single records does not prevent kv_open(); kv_salvage() gets the data out where something does.
  * - KV_ERR_INVALID: `path` is NULL or empty.
  * - KV_ERR_LOCKED: a writer has the database open.
  * - KV_ERR_NOT_A_DATABASE: there is no database.

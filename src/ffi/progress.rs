@@ -10,10 +10,10 @@ use crate::progress::Progress;
 /// work, which then ends with KV_ERR_CANCELLED.
 ///
 /// It is called by the thread that does the call, and only until that returns: first with `done` 0,
-/// then after each piece of the work; where bytes are copied, a piece is about 1 MiB. `total` stays the same, `done` never decreases and never
-/// exceeds `total`. When all has succeeded there is one last call with `done` equal to `total`,
-/// whatever that returns; there is no such call otherwise. If there is nothing to do, that is the
-/// only call, with 0 and 0.
+/// then after each piece of the work; where bytes are copied, a piece is about 1 MiB. `total` stays
+/// the same, `done` never decreases and never exceeds `total`. When all has succeeded there is one
+/// last call with `done` equal to `total`, whatever that returns; there is no such call otherwise. If
+/// there is nothing to do, that is the only call, with 0 and 0.
 ///
 /// It may call any function, also on the same store, except kv_close(): the library holds no lock
 /// meanwhile. It must return: not by longjmp(), and not by an exception.

@@ -21,7 +21,7 @@ use super::store::{engine, kv_store};
 /// @return
 /// - KV_OK: nothing is damaged.
 /// - KV_ERR_CORRUPT: something is; `*report` tells what, kv_last_error() the first of it. Damage to
-///   single records does not prevent kv_open(); what does can be put behind with kv_salvage().
+///   single records does not prevent kv_open(); kv_salvage() gets the data out where something does.
 /// - KV_ERR_INVALID: `path` is NULL or empty.
 /// - KV_ERR_LOCKED: a writer has the database open.
 /// - KV_ERR_NOT_A_DATABASE: there is no database.
