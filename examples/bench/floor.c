@@ -1,5 +1,6 @@
 /* What the machine itself needs for the work of the benchmark: a record copied into a mapping, a
- * random read that waits for the one before, a walk through all, a small append made durable. */
+ * random read that waits for the one before, a walk through all, a copy of it all, a small append
+ * made durable. */
 #include "bench.h"
 
 #include <fcntl.h>
@@ -88,6 +89,28 @@ static void walk(const struct floor *f)
     emit_rate("iterate", f->records, start, cpu);
 }
 
+/* All records once more, from the mapping to a file in the page cache: what a compaction that finds
+ * no garbage has to move. */
+static void copy_all(const struct floor *f)
+{
+    const size_t piece = (size_t)256 << 10;
+    char path[4200];
+    snprintf(path, sizeof path, "%s.copy", f->path);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    if (fd < 0)
+        die(path);
+    announce("copy");
+    uint64_t start = now_ns();
+    for (size_t at = 0; at < f->length; at += piece) {
+        size_t size = f->length - at < piece ? f->length - at : piece;
+        if (write(fd, f->map + at, size) != (ssize_t)size)
+            die(path);
+    }
+    emit("compact", "ns", (double)(now_ns() - start));
+    close(fd);
+    unlink(path);
+}
+
 static void append_synced(const struct floor *f)
 {
     const uint64_t duration = 500000000;
@@ -111,7 +134,7 @@ static void append_synced(const struct floor *f)
 int main(int argc, char **argv)
 {
     if (argc != 5) {
-        fprintf(stderr, "usage: floor DIR RECORDS VALUE_SIZE fill,get,iterate|synced\n");
+        fprintf(stderr, "usage: floor DIR RECORDS VALUE_SIZE fill,get,iterate,churn|synced\n");
         return 2;
     }
     struct floor f = { .records = strtoull(argv[2], NULL, 10),
@@ -128,6 +151,8 @@ int main(int argc, char **argv)
             read_randomly(&f);
         if (in_list(argv[4], "iterate"))
             walk(&f);
+        if (in_list(argv[4], "churn"))
+            copy_all(&f);
     }
     unlink(f.path);
     return 0;
