@@ -8,7 +8,7 @@ use crate::log::header::{HEADER_LEN, Header, LogEnd, Role};
 use crate::log::hint::{HintEntry, HintReader};
 use crate::log::manifest::{Manifest, SegmentEntry};
 use crate::log::record::CRC_LEN;
-use crate::log::scan::{Item, Scanner};
+use crate::log::scan::{Damage, Item, Scanner};
 use crate::log::segment::file_name;
 use crate::recovery::{bytes_beyond, known_header, open, read_header};
 use crate::stats::RecoveryInfo;
@@ -27,6 +27,8 @@ pub(crate) struct Link {
     /// Records before `synced` that cannot be read.
     pub damaged: u64,
     pub last: bool,
+    /// As in [`Chain`].
+    lost: Option<Error>,
     pub hint: Option<HintReader>,
     pub scanned: Vec<HintEntry>,
 }
@@ -38,6 +40,9 @@ pub(crate) struct Chain {
     pub behind: Vec<u64>,
     /// Where the newest segment of the log ends.
     pub end: LogEnd,
+    /// Something is gone that had been synced, and nobody can tell which keys: a store opened from the rest would have
+    /// them absent.
+    pub lost: Option<Error>,
 }
 
 /// A file that may be part of the chain.
@@ -64,11 +69,13 @@ impl Chain {
         let candidates = find_candidates(manifest, storage, ids)?;
         let mut behind = Vec::new();
         let mut links: Vec<Link> = Vec::new();
+        let mut lost = None;
         let mut end = sealed_end;
         let mut floor = i64::MIN;
         for (i, candidate) in candidates.iter().enumerate() {
             let predecessor = candidate.header.predecessor;
-            let follows = links.last().is_some_and(|l| l.damaged > 0 && l.header.id == predecessor.id)
+            let damaged_before = |l: &Link| l.damaged > 0 && (l.header.id, l.end) == (predecessor.id, predecessor.len);
+            let follows = links.last().is_some_and(damaged_before)
                 || !candidate.header_lost && continues(manifest, &candidate.header, end, links.is_empty())
                 || candidate.entry.is_some_and(|e| e.synced_len > 0);
             // A sync mark in it, or in a later one, says that it has been synced, and all before it: if it does not
@@ -77,14 +84,20 @@ impl Chain {
                 behind.push(candidate.header.id);
                 continue;
             }
-            if let (false, Some(before)) = (follows, links.last_mut()) {
-                before.damaged += 1;
+            if !follows {
+                let before = end.map_or(0, |end| end.id);
+                if !candidate.header_lost || before + 1 != candidate.header.id {
+                    let gone = || Error::corrupt(&file_name(candidate.header.id), 0, "what came before it is gone");
+                    lost.get_or_insert_with(gone);
+                }
+                links.iter_mut().next_back().into_iter().for_each(|before| before.damaged += 1);
                 info.damaged_records += 1;
             }
             floor = floor.max(least_timestamp(manifest, candidate).saturating_sub(1));
-            let link = take(manifest, candidate, &candidates[i + 1..], floor, info, &hint_of)?;
+            let mut link = take(manifest, candidate, &candidates[i + 1..], floor, info, &hint_of)?;
             floor = link.scanned.iter().map(|e| e.timestamp).max().unwrap_or(floor).max(floor);
             end = Some(log_end(&link)?);
+            lost = lost.or(link.lost.take());
             links.push(link);
         }
         behind.sort_unstable_by(|a, b| b.cmp(a));
@@ -99,7 +112,7 @@ impl Chain {
         }
         let unsynced = links.iter().any(|l| l.end > l.synced || l.torn);
         info.clean &= behind.is_empty() && !unsynced;
-        Ok(Chain { links, behind, end: end.unwrap_or_default() })
+        Ok(Chain { links, behind, end: end.unwrap_or_default(), lost })
     }
 }
 
@@ -196,7 +209,11 @@ fn take(
     info.scanned_records += scan.entries.len() as u64;
     info.damaged_records += scan.damaged;
     let mut damaged = scan.damaged + *header_lost as u64;
+    let mut lost = scan.lost;
     if file_len < known {
+        if hint.is_none() {
+            lost.get_or_insert_with(|| cut_off(&name, file_len));
+        }
         info.damaged_records += 1;
         damaged += 1;
     }
@@ -210,9 +227,16 @@ fn take(
         torn: garbage > 0,
         damaged,
         last: false,
+        lost,
         hint,
         scanned: scan.entries,
     })
+}
+
+/// The error of a synced segment whose end is gone. A hint could still tell which keys were there, so that reading those
+/// would be the error.
+pub(crate) fn cut_off(name: &str, file_len: u64) -> Error {
+    Error::corrupt(name, file_len, "the rest of the file is gone, and no hint tells which keys were there")
 }
 
 /// How much of a segment has been synced, as later sync marks tell; 0 if there is none.
@@ -233,6 +257,8 @@ pub(crate) struct Scan {
     pub end: u64,
     /// Bad places before what was known to be synced.
     pub damaged: u64,
+    /// As in [`Chain`]: at one of those places.
+    pub lost: Option<Error>,
     stopped_at_bad: bool,
 }
 
@@ -252,8 +278,8 @@ pub(crate) enum Order {
     Output { ceiling: i64 },
 }
 
-/// Reads the records of a segment from `start` on. Bad places before `known` are passed over, the first behind it
-/// is the end.
+/// Reads the records of a segment from `start` on. Bad places before `known` are passed over, if it can be told what was
+/// there; the first behind it is the end.
 pub(crate) fn scan(
     name: &str,
     file: &Arc<dyn File>,
@@ -263,7 +289,7 @@ pub(crate) fn scan(
     rules: &ScanRules,
 ) -> Result<Scan> {
     let mut scanner = Scanner::new(name, Arc::clone(file), start, file_len)?;
-    let mut scan = Scan { entries: Vec::new(), end: start, damaged: 0, stopped_at_bad: false };
+    let mut scan = Scan { entries: Vec::new(), end: start, damaged: 0, lost: None, stopped_at_bad: false };
     let mut newest = match rules.order {
         Order::Log { floor } => floor,
         Order::Output { ceiling } => ceiling.saturating_sub(1),
@@ -299,14 +325,24 @@ pub(crate) fn scan(
             return Ok(scan);
         }
         scan.damaged += 1;
-        if out_of_order {
-            scanner.reject(at)?;
-        } else if let Some((len, key)) = scanner.skip_bad()? {
-            // Whatever key this was, reading it is to say that its record is damaged, not that it is absent. Its
-            // timestamp may be damaged too, but its place in the log tells which records are older.
-            let hash = hash_key(rules.seed, &key).0;
-            newest = newest.saturating_add(1);
-            scan.entries.push(HintEntry { hash, offset: at, len, timestamp: newest, tombstone: false });
+        let damage = match out_of_order {
+            false => scanner.skip_bad()?,
+            true => scanner.reject(at).map(|()| Damage::Lost)?,
+        };
+        match damage {
+            Damage::Record { len, key } => {
+                // Whatever key this was, reading it is to say that its record is damaged, not that it is absent. Its
+                // timestamp may be damaged too, but its place in the log tells which records are older.
+                let hash = hash_key(rules.seed, &key).0;
+                newest = newest.saturating_add(1);
+                scan.entries.try_reserve(1).map_err(|_| Error::no_memory("a scan"))?;
+                scan.entries.push(HintEntry { hash, offset: at, len, timestamp: newest, tombstone: false });
+            }
+            Damage::Frame => {}
+            Damage::Lost => {
+                let what = "damaged so that nobody can tell which keys were stored here";
+                scan.lost.get_or_insert_with(|| Error::corrupt(name, at, what));
+            }
         }
     }
 }

@@ -176,6 +176,9 @@ impl Recovery<'_> {
             Chain::walk(self.manifest, &*self.factory.storage, &ids, sealed_end, &mut info, |names, covered| {
                 self.hint_of(names, covered)
             })?;
+        if let Some(lost) = chain.lost {
+            return Err(lost);
+        }
         let next_id = ids.iter().map(|id| id.saturating_add(1)).max().unwrap_or(1).max(self.manifest.next_id);
         self.factory.next_id.store(next_id, std::sync::atomic::Ordering::Relaxed);
         if !self.options.read_only {
@@ -210,7 +213,8 @@ impl Recovery<'_> {
         let (header, mut damaged) = known_header(&*file, entry)?;
         let file_len = file.len().map_err(|e| Error::os(format_args!("read {name}"), &e))?;
         let len = entry.synced_len.min(file_len);
-        damaged |= len < entry.synced_len;
+        let cut_short = len < entry.synced_len;
+        damaged |= cut_short;
         let io = self.factory.io(&*file, len, false);
         let segment = Arc::new(Segment::new(header, io, len, State::Sealed));
         segment.set_synced(entry.synced_len);
@@ -218,6 +222,9 @@ impl Recovery<'_> {
         segment.set_hinted(hint.is_some());
         let mut scanned = Vec::new();
         if hint.is_none() {
+            if cut_short {
+                return Err(chain::cut_off(&name, len));
+            }
             info.rejected_hints += 1;
             let order = match entry.role {
                 Role::Log => Order::Log { floor: entry.min_timestamp.saturating_sub(1) },
@@ -225,6 +232,9 @@ impl Recovery<'_> {
             };
             let rules = ScanRules { seed: self.manifest.hash_seed, order };
             let scan = chain::scan(&name, &file, HEADER_LEN as u64, len, len, &rules)?;
+            if let Some(lost) = scan.lost {
+                return Err(lost);
+            }
             info.scanned_bytes += len;
             info.scanned_records += scan.entries.len() as u64;
             info.damaged_records += scan.damaged;

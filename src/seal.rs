@@ -20,7 +20,10 @@ impl Engine {
         }
         for open in &waiting {
             self.trim(open)?;
-            self.make_hint(&open.segment);
+            if !open.segment.quarantined() {
+                // A hint of what has been damaged since knows more than can be read by now.
+                self.make_hint(&open.segment);
+            }
             open.segment.set_state(State::Sealed);
         }
         self.write_manifest(&[]).inspect_err(|_| {

@@ -6,6 +6,7 @@
 //! | `faults` | every call to the system fails in turn: an error code, and nothing is lost |
 //! | `tail` | the end of the log torn at each byte; damage before a sync mark is no tear |
 //! | `hostile` | files made to deceive: frames and marks in values, endless work |
+//! | `corruption` | each bit flipped, files cut, zeroed, gone, of an earlier time: an error or the right answer |
 //! | `decoders` | mutated files: values or errors |
 //! | `checkpoint` | checkpoints interrupted at every operation; both sides live on independently |
 //! | `sharing` | the files that checkpoints share, and those that they must not |
@@ -16,6 +17,7 @@
 //! `history` knows what may be found after a crash, `workload` makes the work that is interrupted.
 
 mod checkpoint;
+mod corruption;
 mod decoders;
 mod faults;
 mod history;

@@ -34,6 +34,17 @@ pub(crate) enum Item<'a> {
     Bad(&'static str),
 }
 
+/// What has been damaged where [`Item::Bad`] was found.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Damage {
+    /// One record, of this length and key as far as anybody can tell.
+    Record { len: u64, key: Vec<u8> },
+    /// A sync mark, or what is around the records of a batch: no record.
+    Frame,
+    /// Records that nothing can be told of. The scanner goes on at the next intact frame, or is at the end.
+    Lost,
+}
+
 /// Walks over the frames of one segment.
 pub(crate) struct Scanner {
     name: String,
@@ -44,6 +55,8 @@ pub(crate) struct Scanner {
     end: u64,
     /// Where the batch begins, and where its payload ends, that the next record belongs to.
     batch: Option<(u64, u64)>,
+    /// Its own checksum is wrong.
+    batch_broken: bool,
     /// Intact batches that were gone through.
     batches: u64,
     /// So many bytes may still be read for checksums that turn out wrong, and so many for repairs: a hostile file is not
@@ -67,6 +80,7 @@ impl Scanner {
             at: start,
             end,
             batch: None,
+            batch_broken: false,
             batches: 0,
             patience,
             repair_patience: REPAIR_PATIENCE,
@@ -124,7 +138,7 @@ impl Scanner {
         let (at, prefix) = loop {
             if self.batch.is_some_and(|(_, end)| end == self.at) {
                 self.batch = None;
-                self.batches += 1;
+                self.batches += !self.batch_broken as u64;
                 self.at += CRC_LEN as u64;
             }
             let at = self.at;
@@ -149,6 +163,7 @@ impl Scanner {
                 Kind::Batch if self.batch.is_some() => return Ok(Item::Bad("a batch in a batch")),
                 Kind::Batch => {
                     self.batch = Some((at, at + prefix.frame_len - CRC_LEN as u64));
+                    self.batch_broken = false;
                     self.at += PREFIX_LEN as u64;
                 }
                 _ => break (at, prefix),
@@ -177,60 +192,89 @@ impl Scanner {
         }
     }
 
-    /// Goes on after [`Item::Bad`] at the next intact frame that can be found, or at the end. Returns the
-    /// length and the key of the damaged record, as far as they can be read: both may be wrong.
-    pub(crate) fn skip_bad(&mut self) -> Result<Option<(u64, Vec<u8>)>> {
+    /// Goes on after [`Item::Bad`], or after [`Item::End`] where the log cannot end, and says what has been damaged.
+    pub(crate) fn skip_bad(&mut self) -> Result<Damage> {
         let bad = self.at;
-        self.batch = None;
-        let mut damaged = self.repaired(bad)?;
-        let prefix_bytes = self.peek(bad, PREFIX_LEN)?.try_into().unwrap_or([0; PREFIX_LEN]);
-        if damaged.is_none()
-            && let Some(prefix) = Prefix::parse(prefix_bytes)
-            && prefix.kind == Kind::Record
-            && prefix.frame_len <= self.end - bad
+        if let Some(damage) = self.repaired(bad)? {
+            return Ok(damage);
+        }
+        let prefix = self.peek(bad, PREFIX_LEN)?.first_chunk().and_then(|bytes| Prefix::parse(*bytes));
+        let prefix = prefix.filter(|prefix| prefix.frame_len <= self.end - bad);
+        if prefix.is_some_and(|prefix| prefix.kind == Kind::Batch)
+            && self.batch.is_none()
+            && let Some(len) = self.plausible_frame(bad)?
         {
-            let head_len = Head::max_len(MAX_KEY_LEN).min(prefix.frame_len as usize);
-            let head = Head::parse(self.peek(bad, head_len)?, prefix.frame_len);
-            damaged = head.map(|head| (prefix.frame_len, head.key.to_vec()));
+            self.enter_broken_batch(bad, len);
+            return Ok(Damage::Frame);
         }
-        if damaged.is_none() {
-            let left = self.end - bad;
-            let head = Head::parse_without_prefix(self.peek(bad, Head::max_len(MAX_KEY_LEN))?);
-            damaged = head.filter(|(len, _)| *len <= left).map(|(len, head)| (len, head.key.to_vec()));
-        }
-        if let Some((len, _)) = damaged {
+        if let Some((len, key)) = self.readable_head(bad, prefix)? {
             let after = bad + len;
-            if after == self.end || self.patience > 0 && self.is_frame(after)? {
+            // Behind the last record of a batch is the checksum of the batch.
+            let next = if self.batch.is_some_and(|(_, end)| end == after) { after + CRC_LEN as u64 } else { after };
+            if next == self.end || next < self.end && self.patience > 0 && self.is_frame(next)? {
                 self.at = after;
-                return Ok(damaged);
+                return Ok(Damage::Record { len, key });
             }
         }
-        self.at = self.find_frame(bad + 1)?;
-        Ok(damaged)
+        // A damaged batch may not reach as far as it says: what did not fit into it may be intact.
+        let from = if self.batch.take().is_some() { bad } else { bad + 1 };
+        self.at = self.find_frame(from)?;
+        Ok(Damage::Lost)
     }
 
-    /// The length and the key that the record at `at` had before one bit of it flipped, if that is what happened and the
-    /// bit is one of those that tell. The checksum is right for one such bit only: up to 2^31 bits, all errors of fewer
-    /// than four differ (Koopman, "32-bit cyclic redundancy codes for internet applications", 2002).
-    fn repaired(&mut self, at: u64) -> Result<Option<(u64, Vec<u8>)>> {
-        let mut bytes = self.peek(at, REPAIR_LEN)?.to_vec();
-        self.repair_patience = self.repair_patience.saturating_sub(bytes.len() as u64);
-        if self.repair_patience == 0 {
-            return Ok(None);
+    /// The length and the key of the record at `at` as its damaged bytes say them, without its prefix if need be. Both may
+    /// be wrong.
+    fn readable_head(&mut self, at: u64, prefix: Option<Prefix>) -> Result<Option<(u64, Vec<u8>)>> {
+        if let Some(prefix) = prefix.filter(|prefix| prefix.kind == Kind::Record) {
+            let head_len = Head::max_len(MAX_KEY_LEN).min(prefix.frame_len as usize);
+            if let Some(head) = Head::parse(self.peek(at, head_len)?, prefix.frame_len) {
+                return Ok(Some((prefix.frame_len, head.key.to_vec())));
+            }
         }
+        let left = self.end - at;
+        let head = Head::parse_without_prefix(self.peek(at, Head::max_len(MAX_KEY_LEN))?);
+        Ok(head.filter(|(len, _)| *len <= left).map(|(len, head)| (len, head.key.to_vec())))
+    }
+
+    /// Goes on behind the prefix of a damaged batch: the records in it are looked at one by one.
+    fn enter_broken_batch(&mut self, at: u64, frame_len: u64) {
+        self.batch = Some((at, at + frame_len - CRC_LEN as u64));
+        self.batch_broken = true;
+        self.at = at + PREFIX_LEN as u64;
+    }
+
+    /// Goes on behind a frame of which one bit has flipped, if that is what happened and the bit is one of those that
+    /// tell. The checksum is right for one such bit only: up to 2^31 bits, all errors of fewer than four differ
+    /// (Koopman, "32-bit cyclic redundancy codes for internet applications", 2002).
+    fn repaired(&mut self, at: u64) -> Result<Option<Damage>> {
+        let limit = self.batch.map_or(self.end, |(_, end)| end);
+        let mut bytes = self.peek(at, REPAIR_LEN.min(limit.saturating_sub(at) as usize))?.to_vec();
+        self.repair_patience = self.repair_patience.saturating_sub(bytes.len() as u64);
         for bit in 0..bytes.len().min(REPAIR_HEAD) * 8 {
+            if self.repair_patience == 0 {
+                return Ok(None);
+            }
             bytes[bit / 8] ^= 1 << (bit % 8);
             if let Some(prefix) = bytes.first_chunk().and_then(|prefix| Prefix::parse(*prefix))
                 && let Some(frame) = usize::try_from(prefix.frame_len).ok().and_then(|len| bytes.get(..len))
-                && let Some(head) = Head::parse(frame, prefix.frame_len)
             {
-                if record::crc_matches(frame) {
-                    return Ok(Some((prefix.frame_len, head.key.to_vec())));
+                let (len, head) = (prefix.frame_len, Head::parse(frame, prefix.frame_len));
+                let possible = match prefix.kind {
+                    Kind::Record => head.is_some(),
+                    Kind::Mark => true,
+                    Kind::Batch => bit < PREFIX_LEN * 8 && self.batch.is_none(),
+                    Kind::Unknown => false,
+                };
+                if possible && record::crc_matches(frame) {
+                    let record = head.filter(|_| prefix.kind == Kind::Record);
+                    let record = record.map(|head| Damage::Record { len, key: head.key.to_vec() });
+                    self.at = at + len;
+                    if prefix.kind == Kind::Batch {
+                        self.enter_broken_batch(at, len);
+                    }
+                    return Ok(Some(record.unwrap_or(Damage::Frame)));
                 }
-                self.repair_patience = self.repair_patience.saturating_sub(prefix.frame_len);
-                if self.repair_patience == 0 {
-                    return Ok(None);
-                }
+                self.repair_patience = self.repair_patience.saturating_sub(if possible { len } else { 0 });
             }
             bytes[bit / 8] ^= 1 << (bit % 8);
         }
@@ -292,12 +336,32 @@ impl Scanner {
             match self.next()? {
                 Item::Record { .. } => {}
                 Item::Mark(offset) => synced = synced.max(offset),
-                Item::End => return Ok(synced),
-                Item::Bad(_) => {
-                    self.skip_bad()?;
+                Item::Bad(_) => drop(self.skip_bad()?),
+                // Frames may have been zeroed.
+                Item::End => {
+                    if !self.skip_zeros()? {
+                        return Ok(synced);
+                    }
                 }
             }
         }
+    }
+
+    /// Goes on at the next intact frame behind zeros. False if there are only zeros.
+    fn skip_zeros(&mut self) -> Result<bool> {
+        let mut at = self.at;
+        while at < self.end {
+            let piece = self.peek(at, WINDOW_LEN)?;
+            if let Some(data) = piece.iter().position(|&byte| byte != 0) {
+                // The first bytes of a frame may be zero as well.
+                let from = (at + data as u64).saturating_sub(PREFIX_LEN as u64 - 1).max(self.at);
+                self.batch = None;
+                self.at = self.find_frame(from)?;
+                return Ok(true);
+            }
+            at += piece.len() as u64;
+        }
+        Ok(false)
     }
 
     /// Whether an intact frame, or the zeros behind the last one, stands at `at`.
