@@ -5,6 +5,8 @@
 # make check      what a change must pass before it is merged, tests apart
 # make memcheck   the C tests under valgrind
 # make crash      power cuts and kills on the simulated disk, for BUDGET seconds (60)
+# make fuzz       coverage-guided fuzzing of what reads files, for BUDGET seconds; installs cargo-fuzz if it is missing
+# make sanitize   all tests, the C ones included, under AddressSanitizer; with TSAN=1 the threads under ThreadSanitizer
 # make docs       the header as HTML, by doxygen
 # make install    into PREFIX, below DESTDIR; this, `make uninstall` and more are in include/install/install.mk
 # make dist       a source archive that builds offline; this and `make deb` are in include/install/package.mk
@@ -44,7 +46,7 @@ endif
 
 STRICT := -pedantic -Wall -Wextra -Werror -Iinclude
 
-.PHONY: all build run test check check-header fmt memcheck crash docs clean
+.PHONY: all build run test check check-header fmt memcheck crash fuzz sanitize docs clean
 all: build
 
 # One type at a time: cargo leaves link-time optimization out if an rlib is built along.
@@ -96,6 +98,38 @@ BUDGET ?= 60
 crash:
 	CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS=true KV_CRASH_BUDGET=$(BUDGET) \
 		$(CARGO) test --locked --release --lib crash_tests::prefix -- --nocapture
+
+# Each target for its share of the time. What is found to be worth keeping goes to src/fuzzing/crate/corpus; what is
+# committed is where it starts, and `make test` replays that.
+FUZZERS := open records manifest hint
+FUZZ := RUSTC_BOOTSTRAP=1 $(CARGO) fuzz
+fuzz:
+	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked
+	for target in $(FUZZERS); do \
+		mkdir -p src/fuzzing/crate/corpus/$$target && \
+		$(FUZZ) run -s none --fuzz-dir src/fuzzing/crate $$target src/fuzzing/crate/corpus/$$target src/fuzzing/corpus/$$target -- \
+			-max_total_time=$$(($(BUDGET) / $(words $(FUZZERS)) + 1)) -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
+			|| exit 1; done
+
+# The sanitizers are no part of stable Rust: RUSTC_BOOTSTRAP lets it have them. ThreadSanitizer has to see the standard
+# library, too, which is then built from source: `rustup component add rust-src`.
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+ifdef TSAN
+sanitize: export RUSTFLAGS = -Zsanitizer=thread
+sanitize: export CFLAGS = -fsanitize=thread
+sanitize: export TSAN_OPTIONS = halt_on_error=1
+sanitize:
+	RUSTC_BOOTSTRAP=1 KV_QUICK=1 $(CARGO) test --locked -Zbuild-std --target $(HOST) --target-dir $(CARGO_TARGET_DIR)/tsan \
+		--test c shared_threads
+	RUSTC_BOOTSTRAP=1 $(CARGO) test --locked -Zbuild-std --target $(HOST) --target-dir $(CARGO_TARGET_DIR)/tsan \
+		--lib -- linearizability a_key_deleted_while
+else
+sanitize: export RUSTFLAGS = -Zsanitizer=address
+sanitize: export CFLAGS = -fsanitize=address,undefined
+sanitize: export CXXFLAGS = -fsanitize=address,undefined
+sanitize:
+	RUSTC_BOOTSTRAP=1 KV_QUICK=1 $(CARGO) test --locked --target $(HOST) --target-dir $(CARGO_TARGET_DIR)/asan --test c shared_
+endif
 
 clean:
 	$(CARGO) clean

@@ -36,6 +36,9 @@ pub mod engine;
 pub mod error;
 mod ffi;
 mod fork;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod import;
 mod index;
 mod iter;

@@ -7,14 +7,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::log::header::{HEADER_LEN, Header};
-use crate::log::hint::HintReader;
-use crate::log::manifest::Manifest;
-use crate::log::scan::{Item, Scanner};
+use crate::fuzzing::{decode, exercise, fix};
 use crate::model_tests::Rng;
-use crate::storage::Storage;
 use crate::storage::sim::{PageMode, SimStorage};
-use crate::{Code, IoPath, Options, Store};
+use crate::{IoPath, Options, Store};
 
 /// More than any case takes, however busy the machine is.
 pub(super) const LONGEST: Duration = Duration::from_secs(20);
@@ -56,7 +52,7 @@ fn awkward(rng: &mut Rng) -> u64 {
     [power, power - 1, power + 1, u64::MAX, u64::MAX - power, rng.next()][rng.below(6) as usize]
 }
 
-fn mutate(bytes: &mut Vec<u8>, rng: &mut Rng) {
+pub(super) fn mutate(bytes: &mut Vec<u8>, rng: &mut Rng) {
     for _ in 0..1 + rng.below(4) {
         if bytes.is_empty() {
             return;
@@ -85,101 +81,6 @@ fn mutate(bytes: &mut Vec<u8>, rng: &mut Rng) {
     }
 }
 
-/// Puts the checksum right behind the first `len` bytes.
-fn close_with_crc(bytes: &mut [u8], from: usize, len: usize) {
-    if let Some(body) = bytes.get(from..from + len) {
-        let crc = crc32c::crc32c(body).to_le_bytes();
-        bytes[from + len..].iter_mut().zip(crc).for_each(|(byte, crc)| *byte = crc);
-    }
-}
-
-fn fix(name: &str, bytes: &mut [u8], rng: &mut Rng) {
-    if !name.ends_with(".log") {
-        let body = bytes.len().saturating_sub(4);
-        return close_with_crc(bytes, 0, body);
-    }
-    close_with_crc(bytes, 0, HEADER_LEN - 4);
-    let mut at = HEADER_LEN;
-    while let Some(prefix) = bytes.get(at..at + 8) {
-        let payload = u64::from_le_bytes(prefix.try_into().unwrap()) & ((1 << 48) - 1);
-        let Some(body) = usize::try_from(payload).ok().map(|len| 8 + len).filter(|len| at + len + 4 <= bytes.len())
-        else {
-            return;
-        };
-        if rng.below(8) > 0 {
-            close_with_crc(bytes, at, body);
-        }
-        at += body + 4;
-    }
-}
-
-/// Opens it and does a bit of everything. Errors are fine, as long as they are those of damaged data.
-fn exercise(sim: &SimStorage, options: &Options) -> Result<(), String> {
-    let fine = |e: &crate::Error| matches!(e.code(), Code::Corrupt | Code::Format | Code::Io | Code::NoMemory);
-    let judge = |what: &str, done: crate::Result<()>| match done {
-        Err(e) if !fine(&e) => Err(format!("{what}: {:?}: {e}", e.code())),
-        _ => Ok(()),
-    };
-    let store = match Store::open_on(Arc::new(sim.clone()), options) {
-        Ok(store) => store,
-        Err(e) => return judge("open", Err(e)),
-    };
-    for key in (0..13).map(key) {
-        judge("get", store.get(&key).map(drop))?;
-        judge("exists", store.exists(&key).map(drop))?;
-    }
-    if !options.read_only {
-        judge("set", store.set(&key(1), &[1; 50]))?;
-        judge("del", store.del(&key(2)).map(drop))?;
-        judge("compact", store.compact())?;
-        judge("get", store.get(&key(3)).map(drop))?;
-    }
-    store.stats();
-    judge("close", store.close())
-}
-
-/// The decoders by themselves, which opening does not always come to.
-fn decode(sim: &SimStorage) {
-    let _ = Manifest::read(sim);
-    for name in sim.files() {
-        let bytes = sim.read_file(&name).unwrap();
-        if let Some(head) = bytes.first_chunk::<HEADER_LEN>() {
-            let _ = Header::decode(head);
-        }
-        let Some(Ok(id)) = name.split_once('.').map(|(id, _)| id.parse::<u64>()) else { continue };
-        let word = |at: usize| bytes.get(at..at + 8).map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap()));
-        if name.ends_with(".hint")
-            && let Some(mut hint) = HintReader::open(
-                &(std::sync::Arc::new(sim.clone()) as std::sync::Arc<dyn crate::storage::Storage>),
-                (id, word(16)),
-                [word(32), word(40)],
-            )
-        {
-            while let Ok(Some(_)) = hint.peek() {
-                hint.advance();
-            }
-            let _ = hint.finish();
-        }
-        if name.ends_with(".log") {
-            let mut scanner = scanner(sim, &name);
-            for _ in 0..=bytes.len() {
-                match scanner.next() {
-                    Ok(Item::Bad(_)) => drop(scanner.skip_bad().unwrap()),
-                    Ok(Item::End) | Err(_) => break,
-                    Ok(_) => {}
-                }
-            }
-            let _ = self::scanner(sim, &name).last_mark();
-        }
-    }
-}
-
-fn scanner(sim: &SimStorage, name: &str) -> Scanner {
-    let file = sim.open(name, false).unwrap();
-    let end = file.len().unwrap();
-    Scanner::new(name, file, HEADER_LEN as u64, end).unwrap()
-}
-
 fn try_seed(seed: u64, samples: &[SimStorage]) -> Result<(), String> {
     let (mut rng, begin) = (Rng(seed), Instant::now());
     rng.next();
@@ -191,7 +92,7 @@ fn try_seed(seed: u64, samples: &[SimStorage]) -> Result<(), String> {
         let mut bytes = sim.read_file(source).unwrap();
         mutate(&mut bytes, &mut rng);
         if rng.below(2) == 0 {
-            fix(name, &mut bytes, &mut rng);
+            fix(name, &mut bytes, || rng.below(8) > 0);
         }
         sim.put_file(name, &bytes);
     }

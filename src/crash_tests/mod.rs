@@ -7,6 +7,7 @@
 //! | `tail` | the end of the log torn at each byte; damage before a sync mark is no tear |
 //! | `hostile` | files made to deceive: frames and marks in values, endless work |
 //! | `corruption` | each bit flipped, files cut, zeroed, gone, of an earlier time: an error or the right answer |
+//! | `corpus` | the inputs that coverage-guided fuzzing has kept |
 //! | `decoders` | mutated files: values or errors |
 //! | `checkpoint` | checkpoints interrupted at every operation; both sides live on independently |
 //! | `sharing` | the files that checkpoints share, and those that they must not |
@@ -17,6 +18,7 @@
 //! `history` knows what may be found after a crash, `workload` makes the work that is interrupted.
 
 mod checkpoint;
+mod corpus;
 mod corruption;
 mod decoders;
 mod faults;

@@ -40,7 +40,7 @@ impl Map {
     }
 
     /// The length of the mapping, which may reach beyond the end of the file.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -9,7 +9,7 @@
 
 mod map;
 pub(crate) mod real;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) mod sim;
 
 use std::any::Any;

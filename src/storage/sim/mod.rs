@@ -31,7 +31,7 @@
 mod file;
 mod image;
 // Statistics over many runs, too slow for an interpreter; the unsafe code has its tests in `file`.
-#[cfg(not(miri))]
+#[cfg(all(test, not(miri)))]
 mod tests;
 
 use std::any::Any;
