@@ -126,7 +126,7 @@ static void rounds(const char *path, const struct setting *settings, uint64_t co
 
 int main(int argc, char **argv) {
     const char *dir = data_dir(argc, argv);
-    uint64_t count = from_environment("KV_ROUNDS", quick() ? 2 : 12);
+    uint64_t count = from_environment("KV_ROUNDS", quick() ? 2 : 36);
     acknowledged = mmap(NULL, sizeof *acknowledged, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(acknowledged != MAP_FAILED);
     rounds(path_in(dir, "default"), WITH({KV_OPT_IO, KV_IO_AUTO}), count);

@@ -158,3 +158,23 @@ fn a_synced_segment_that_was_emptied_is_not_passed_over_in_silence() {
     sim.put_file(&log, &[]);
     assert!(open(&sim).recovery_info().damaged_records > 0);
 }
+
+/// What made a record garbage may be no more durable than the last sync. It must be before the record goes.
+#[test]
+fn compaction_drops_nothing_for_the_sake_of_what_a_power_cut_may_take() {
+    for write in [|store: &Store| store.set(b"a", b"2"), |store: &Store| store.del(b"a").map(drop)] {
+        let sim = SimStorage::new(1, PageMode::Page);
+        let eager = Options { compact_threshold: 1, ..options() };
+        let store = Store::open_on(Arc::new(sim.clone()), &eager).unwrap();
+        store.set(b"a", b"1").unwrap();
+        store.engine.appender().unwrap().rotate().unwrap();
+        while store.maintain(1 << 20).unwrap() {}
+        store.set(b"b", &[1; 500]).unwrap();
+        store.sync().unwrap();
+        write(&store).unwrap();
+        while store.maintain(1 << 20).unwrap() {}
+        assert_eq!(store.stats().compactions, 1);
+        let found = open(&power_cut(&sim, Unsynced::Lost)).get(b"a").unwrap();
+        assert_eq!(found, store.get(b"a").unwrap(), "compaction has synced what it relied on");
+    }
+}

@@ -10,6 +10,7 @@
 mod map;
 pub(crate) mod real;
 #[cfg(any(test, fuzzing))]
+#[cfg_attr(fuzzing, allow(dead_code, unused_imports))]
 pub(crate) mod sim;
 
 use std::any::Any;
