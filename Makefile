@@ -107,7 +107,7 @@ fuzz:
 	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked
 	for target in $(FUZZERS); do \
 		mkdir -p src/fuzzing/crate/corpus/$$target && \
-		$(FUZZ) run -s none --fuzz-dir src/fuzzing/crate $$target src/fuzzing/crate/corpus/$$target src/fuzzing/corpus/$$target -- \
+		$(FUZZ) run -s none --fuzz-dir src/fuzzing/crate --target-dir $(CARGO_TARGET_DIR)/fuzz $$target src/fuzzing/crate/corpus/$$target src/fuzzing/corpus/$$target -- \
 			-max_total_time=$$(($(BUDGET) / $(words $(FUZZERS)) + 1)) -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 \
 			|| exit 1; done
 

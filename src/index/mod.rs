@@ -55,7 +55,8 @@ impl Segments {
     pub(crate) fn get(&self, slot: u32) -> Result<&Arc<Segment>> {
         match self.0.get(slot as usize) {
             Some(Some(segment)) => Ok(segment),
-            _ => Err(Error::new(Code::Internal, "the index names a segment that does not exist")),
+            // Compaction moves what it finds in a segment. A hint can be made to name more than that.
+            _ => Err(Error::new(Code::Corrupt, "a hint has named a record that its segment did not hold")),
         }
     }
 
