@@ -101,7 +101,7 @@ crash:
 
 # Each target for its share of the time. What is found to be worth keeping goes to src/fuzzing/crate/corpus; what is
 # committed is where it starts, and `make test` replays that.
-FUZZERS := open records manifest hint
+FUZZERS := open records manifest hint import
 FUZZ := RUSTC_BOOTSTRAP=1 $(CARGO) fuzz
 fuzz:
 	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked

@@ -207,7 +207,8 @@ impl Scanner {
             self.enter_broken_batch(bad, len);
             return Ok(Damage::Frame);
         }
-        if let Some((len, key)) = self.readable_head(bad, prefix)? {
+        let limit = self.batch.map_or(self.end, |(_, end)| end);
+        if let Some((len, key)) = self.readable_head(bad, prefix)?.filter(|(len, _)| *len <= limit - bad) {
             let after = bad + len;
             // Behind the last record of a batch is the checksum of the batch.
             let next = if self.batch.is_some_and(|(_, end)| end == after) { after + CRC_LEN as u64 } else { after };
