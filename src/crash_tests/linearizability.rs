@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 
 use crate::model_tests::Rng;
-use crate::{IoPath, Options, Store, SyncLevel};
+use crate::{Batch, IoPath, Options, Store, SyncLevel};
 
 const THREADS: usize = 4;
 const KEYS: u64 = 3;
@@ -80,8 +80,16 @@ fn serial(value: &[u8]) -> u64 {
 
 fn event(store: &Store, rng: &mut Rng, key: &[u8], serial_to_set: u64) -> Event {
     match rng.below(10) {
-        0..=3 => {
+        0..=1 => {
             store.set(key, &value(serial_to_set)).unwrap();
+            Event::Set(serial_to_set)
+        }
+        2..=3 => {
+            let mut batch = Batch::new();
+            batch.set(key, b"a later change of the same key wins").unwrap();
+            batch.set(&serial_to_set.to_le_bytes(), b"a key of its own").unwrap();
+            batch.set(key, &value(serial_to_set)).unwrap();
+            assert!(store.write(&batch).unwrap());
             Event::Set(serial_to_set)
         }
         4..=5 => Event::Del(store.del(key).unwrap()),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::log::record::{DataFileEntry, encode_record, record_len};
 use crate::storage::sim::{Calls, Crash, FaultPlan, PageMode, SimStorage, Unsynced};
 use crate::{Code, IoPath, Options, Store};
 
@@ -176,5 +177,47 @@ fn compaction_drops_nothing_for_the_sake_of_what_a_power_cut_may_take() {
         assert_eq!(store.stats().compactions, 1);
         let found = open(&power_cut(&sim, Unsynced::Lost)).get(b"a").unwrap();
         assert_eq!(found, store.get(b"a").unwrap(), "compaction has synced what it relied on");
+    }
+}
+
+/// Compaction may drop the newest record of all. What is written after it, at whatever time, must still count as newer
+/// than what MANIFEST has seen.
+#[test]
+fn the_last_timestamp_outlives_its_record() {
+    let sim = SimStorage::new(1, PageMode::Page);
+    sim.set_clock(1_800_000_000_000_000_000);
+    let store = open(&sim);
+    store.set(b"a", b"1").unwrap();
+    store.del(b"a").unwrap();
+    store.compact().unwrap();
+    store.close().unwrap();
+    sim.set_clock(1_700_000_000_000_000_000);
+    let store = open(&sim);
+    store.set(b"b", b"2").unwrap();
+    let killed = sim.reboot();
+    drop(store);
+    assert_eq!(open(&killed).get(b"b").unwrap().as_deref(), Some(&b"2"[..]));
+}
+
+/// What a failed write has left behind the end of the log may hold, in a value, what looks like a record.
+#[test]
+fn what_a_failed_write_left_behind_is_not_read_as_records() {
+    let entry = DataFileEntry { timestamp: i64::MAX / 2, key: b"forged", value: Some(b"forged") };
+    let mut forged = vec![0; record_len(6, Some(6)) as usize];
+    encode_record(&entry, &mut forged).unwrap();
+    for seed in 0..30 {
+        let sim = SimStorage::new(seed, PageMode::Page);
+        let by_calls = Options { io: IoPath::Syscall, ..options() };
+        let store = Store::open_on(Arc::new(sim.clone()), &by_calls).unwrap();
+        store.set(b"first", b"1").unwrap();
+        sim.fail(FaultPlan { at: 0, errno: libc::EIO, persistent: false, calls: Calls::WRITE });
+        assert_eq!(store.set(b"sixsix", &forged.repeat(9)).unwrap_err().code(), Code::Io);
+        // Ends where the value would have begun.
+        store.set(b"k", b"v").unwrap();
+        let killed = sim.reboot();
+        drop(store);
+        let store = open(&killed);
+        assert_eq!(store.get(b"forged").unwrap(), None, "seed {seed}");
+        assert_eq!(store.stats().keys, 2);
     }
 }

@@ -195,6 +195,27 @@ fn what_was_synced_before_a_kill_is_never_cut_away_in_silence() {
     }
 }
 
+#[test]
+fn zeros_before_a_sync_mark_are_not_taken_for_the_end() {
+    let killed = Killed::new(&[1, 4]);
+    let last_mark = killed.synced_end() - crate::log::record::MARK_LEN;
+    for at in HEADER_LEN..last_mark {
+        for len in [8, 40, 200] {
+            let mut zeroed = killed.log.clone();
+            zeroed[at..(at + len).min(last_mark)].fill(0);
+            if zeroed == killed.log {
+                // The value of the first record is all zeros.
+                continue;
+            }
+            let sim = killed.with(&zeroed);
+            match Store::open_on(Arc::new(sim.clone()), &options(at)) {
+                Ok(store) => assert!(store.recovery_info().damaged_records > 0, "{len} zeros at {at}, not a word"),
+                Err(e) => assert_eq!(e.code(), Code::Corrupt, "{len} zeros at {at}: {e}"),
+            }
+        }
+    }
+}
+
 /// The header of a segment that the manifest does not know yet: without it, the marks in the segment still tell that it
 /// had been synced. It must not be taken for what a crash left of a new file, and removed.
 #[test]

@@ -214,6 +214,8 @@ impl Scanner {
             let next = if self.batch.is_some_and(|(_, end)| end == after) { after + CRC_LEN as u64 } else { after };
             if next == self.end || next < self.end && self.patience > 0 && self.is_frame(next)? {
                 self.at = after;
+                // A damaged batch may not reach as far as it says, nor only so far.
+                self.batch = self.batch.filter(|(_, end)| after <= *end);
                 return Ok(Damage::Record { len, key });
             }
         }
