@@ -6,7 +6,7 @@
 # make memcheck   the C tests under valgrind
 # make crash      power cuts and kills on the simulated disk, for BUDGET seconds (60)
 # make fuzz       coverage-guided fuzzing of what reads files, for BUDGET seconds; installs cargo-fuzz if it is missing
-# make sanitize   all tests, the C ones included, under AddressSanitizer; with TSAN=1 the threads under ThreadSanitizer
+# make sanitize   the C tests under AddressSanitizer; with TSAN=1 those with threads, and some of the Rust ones, under ThreadSanitizer
 # make docs       the header as HTML, by doxygen
 # make install    into PREFIX, below DESTDIR; this, `make uninstall` and more are in include/install/install.mk
 # make dist       a source archive that builds offline; this and `make deb` are in include/install/package.mk
@@ -112,15 +112,17 @@ fuzz:
 			|| exit 1; done
 
 # The sanitizers are no part of stable Rust: RUSTC_BOOTSTRAP lets it have them. ThreadSanitizer has to see the standard
-# library, too, which is then built from source: `rustup component add rust-src`.
+# library, too, which is then built from source: `rustup component add rust-src`. The C programs get Rust's own runtime of
+# it: that of the C compiler may be too old.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+TSAN_RUNTIME = $(firstword $(wildcard $(shell rustc --print sysroot)/lib/rustlib/$(HOST)/lib/librustc-*_rt.tsan.a))
 ifdef TSAN
-sanitize: export RUSTFLAGS = -Zsanitizer=thread
-sanitize: export CFLAGS = -fsanitize=thread
-sanitize: export TSAN_OPTIONS = halt_on_error=1
+sanitize: export RUSTFLAGS = -Zsanitizer=thread --cfg tsan
+sanitize: export CFLAGS = -rdynamic -Wl,--whole-archive,$(TSAN_RUNTIME),--no-whole-archive -lm -ldl -lrt
+sanitize: export TSAN_OPTIONS = halt_on_error=1 die_after_fork=0
 sanitize:
 	RUSTC_BOOTSTRAP=1 KV_QUICK=1 $(CARGO) test --locked -Zbuild-std --target $(HOST) --target-dir $(CARGO_TARGET_DIR)/tsan \
-		--test c shared_threads
+		--test c -- shared_threads shared_batches shared_snapshots shared_checkpoint
 	RUSTC_BOOTSTRAP=1 $(CARGO) test --locked -Zbuild-std --target $(HOST) --target-dir $(CARGO_TARGET_DIR)/tsan \
 		--lib -- linearizability a_key_deleted_while
 else
