@@ -44,7 +44,13 @@ impl Window {
             self.bytes.try_reserve(fill).map_err(|_| Error::no_memory("an iterator"))?;
             self.bytes.resize(fill, 0);
             (self.segment, self.at) = (segment.id(), offset);
-            segment.read_exact(&mut self.bytes, offset).inspect_err(|_| self.segment = 0)?;
+            let mut read = segment.read_exact(&mut self.bytes, offset);
+            if read.is_err() && fill as u64 > len {
+                // What cannot be read may lie behind what is wanted.
+                self.bytes.truncate(len as usize);
+                read = segment.read_exact(&mut self.bytes, offset);
+            }
+            read.inspect_err(|_| self.segment = 0)?;
         }
         let start = (offset - self.at) as usize;
         Ok(Some(&self.bytes[start..start + len as usize]))
