@@ -4,7 +4,7 @@
  */
 #include "check.h"
 
-#include <sys/mman.h>
+#include <poll.h>
 
 enum { KEYS = 200 };
 
@@ -26,10 +26,11 @@ static struct operation operation(uint64_t n) {
     return operation;
 }
 
-/* How far the writer has come, in memory that outlives it. Operation numbers start with 1. */
-static uint64_t *acknowledged;
+/* How far the writer has come. Operation numbers start with 1. */
+static uint64_t acknowledged;
 
-static void write_until_killed(const char *path, const struct setting *settings, uint64_t first) {
+/* Acknowledges each operation over a pipe. */
+static void write_until_killed(const char *path, const struct setting *settings, uint64_t first, int pipe) {
     kv_store *store = open_with(path, settings);
     for (uint64_t n = first;; n++) {
         struct operation op = operation(n);
@@ -38,7 +39,7 @@ static void write_until_killed(const char *path, const struct setting *settings,
         } else {
             OK(set_numbered(store, op.key, n, op.len));
         }
-        __atomic_store_n(acknowledged, n, __ATOMIC_RELEASE);
+        CHECK(write(pipe, &n, sizeof n) == sizeof n);
         if (n % 1500 == 0) OK(kv_compact(store));
         if (n % 400 == 0) OK(kv_sync(store));
     }
@@ -90,7 +91,7 @@ static void check_after_kill(const char *path, const struct setting *settings) {
     struct kv_recovery_info info = recovery_of(store);
     uint64_t keys = 0;
     COMPARE(info.damaged_records, ==, 0);
-    while (applied < *acknowledged) apply(applied + 1);
+    while (applied < acknowledged) apply(applied + 1);
     if (happened(store, applied + 1)) apply(applied + 1);
     for (uint64_t key = 0; key < KEYS; key++) {
         check_key(store, key);
@@ -100,19 +101,41 @@ static void check_after_kill(const char *path, const struct setting *settings) {
     OK(kv_close(store));
 }
 
+/* Takes what has been acknowledged. False once the writer is gone. Writes of so few bytes come whole. */
+static bool hear(int pipe) {
+    uint64_t numbers[512];
+    ssize_t len = read(pipe, numbers, sizeof numbers);
+    CHECK(len >= 0 && len % (ssize_t)sizeof *numbers == 0);
+    for (ssize_t n = 0; n < len / (ssize_t)sizeof *numbers; n++) {
+        COMPARE(numbers[n], ==, acknowledged + 1);
+        acknowledged = numbers[n];
+    }
+    return len > 0;
+}
+
 static void rounds(const char *path, const struct setting *settings, uint64_t count) {
     uint64_t random = 2463534242u + (uint64_t)getpid();
     memset(model, 0, sizeof model);
     applied = 0;
-    *acknowledged = 0;
     for (uint64_t round = 0; round < count; round++) {
-        struct timespec delay = {0, (long)(next_random(&random) % (round % 4 == 0 ? 3 : 25) * 1000000 + next_random(&random) % 1000000)};
-        pid_t child = fork();
+        double delay = (double)(next_random(&random) % (round % 4 == 0 ? 3000 : 25000)) / 1e6, start = now();
+        int ends[2];
+        pid_t child;
+        CHECK(pipe(ends) == 0);
+        acknowledged = applied;
+        child = fork();
         DOING("%s, round %" PRIu64 ", from operation %" PRIu64 " on", path, round, applied + 1);
         CHECK(child >= 0);
-        if (child == 0) write_until_killed(path, settings, applied + 1);
-        nanosleep(&delay, NULL);
+        if (child == 0) write_until_killed(path, settings, applied + 1, ends[1]);
+        close(ends[1]);
+        while (now() - start < delay) {
+            struct pollfd heard = {ends[0], POLLIN, 0};
+            if (poll(&heard, 1, 1) > 0 && !hear(ends[0])) break;
+        }
         CHECK(kill(child, SIGKILL) == 0);
+        while (hear(ends[0])) {
+        }
+        close(ends[0]);
         {
             int status;
             CHECK(waitpid(child, &status, 0) == child);
@@ -127,8 +150,6 @@ static void rounds(const char *path, const struct setting *settings, uint64_t co
 int main(int argc, char **argv) {
     const char *dir = data_dir(argc, argv);
     uint64_t count = from_environment("KV_ROUNDS", quick() ? 2 : 36);
-    acknowledged = mmap(NULL, sizeof *acknowledged, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    CHECK(acknowledged != MAP_FAILED);
     rounds(path_in(dir, "default"), WITH({KV_OPT_IO, KV_IO_AUTO}), count);
     rounds(path_in(dir, "small"), WITH({KV_OPT_SEGMENT_SIZE, 16384}, {KV_OPT_COMPACT_THRESHOLD, 0}), count);
     rounds(path_in(dir, "syscall"), WITH({KV_OPT_IO, KV_IO_SYSCALL}), count);
