@@ -53,7 +53,6 @@ impl Engine {
         let changed = active.filter(|open| open.segment.len() > open.segment.listed() || has_tail(open));
         if let Some(open) = &changed {
             self.trim(open)?;
-            open.segment.set_hinted(false);
         }
         let live = self.index.segments();
         live.iter().filter(|s| !s.hinted() && !s.quarantined()).for_each(|s| self.make_hint(s));

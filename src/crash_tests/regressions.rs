@@ -47,6 +47,29 @@ fn closing_records_the_length_where_a_sync_left_no_mark() {
     assert_eq!(store.get(b"b").map_err(|e| e.code()), Err(Code::Corrupt));
 }
 
+/// A hint covers the last segment as it was when the store was closed. What is appended to it later needs another one, also
+/// if a compaction has told MANIFEST of that already.
+#[test]
+fn closing_makes_a_hint_of_what_manifest_knows_already() {
+    let sim = SimStorage::new(1, PageMode::Page);
+    let options = Options { compact_threshold: 1, garbage_percent: 1, ..options() };
+    let open = || Store::open_on(Arc::new(sim.clone()), &options).unwrap();
+    let store = open();
+    store.set(b"x", &[1; 3000]).unwrap();
+    store.set(b"y", &[2; 3000]).unwrap();
+    store.close().unwrap();
+    let store = open();
+    // The first segment becomes garbage, and the second one full, so that there is no room for a mark either.
+    let len = sim.read_file("0000000002.log").unwrap().len();
+    store.set(b"x", &vec![3; (4 << 10) - len - record_len(1, Some(0)) as usize]).unwrap();
+    while store.maintain(u64::MAX).unwrap() {}
+    assert!(sim.read_file("0000000001.log").is_none());
+    store.close().unwrap();
+    let store = open();
+    let info = store.recovery_info();
+    assert!(info.clean && info.scanned_records == 0, "{info:?}");
+}
+
 /// The rename that made the inputs of a compaction superfluous is durable only once the directory is synced. Whoever
 /// finds them after a kill must not unlink them before.
 #[test]

@@ -47,8 +47,8 @@ pub(crate) struct Segment {
     tombstones: AtomicU64,
     min_timestamp: AtomicI64,
     quarantined: AtomicBool,
-    /// There is a hint that covers all of it.
-    hinted: AtomicBool,
+    /// There is a hint that covers so many bytes of it.
+    hinted: AtomicU64,
     /// So many bytes are known to be synced; 0 means that not even the file's name is.
     synced: AtomicU64,
     /// So many bytes MANIFEST says to be synced.
@@ -71,7 +71,7 @@ impl Segment {
             tombstones: AtomicU64::new(0),
             min_timestamp: AtomicI64::new(i64::MAX),
             quarantined: AtomicBool::new(false),
-            hinted: AtomicBool::new(false),
+            hinted: AtomicU64::new(0),
             synced: AtomicU64::new(0),
             listed: AtomicU64::new(0),
             failures: AtomicU8::new(0),
@@ -165,11 +165,11 @@ impl Segment {
 
     /// Whether there is a hint that covers all of it.
     pub(crate) fn hinted(&self) -> bool {
-        self.hinted.load(Relaxed)
+        self.hinted.load(Relaxed) == self.len()
     }
 
     pub(crate) fn set_hinted(&self, hinted: bool) {
-        self.hinted.store(hinted, Relaxed);
+        self.hinted.store(if hinted { self.len() } else { 0 }, Relaxed);
     }
 
     /// So many bytes are known to be synced; 0 means that not even the file's name is.
