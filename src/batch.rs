@@ -15,6 +15,8 @@ use crate::{MAX_KEY_LEN, MAX_VALUE_LEN};
 
 /// The most bytes of log that a batch of several changes may take.
 pub const MAX_BATCH_LEN: u64 = 1 << 30;
+/// The version of no shard.
+const UNKNOWN: u64 = u64::MAX;
 /// So many keys are looked up together, with the waiting for memory overlapped.
 const BLOCK: usize = 256;
 
@@ -179,7 +181,7 @@ impl Engine {
         for (hash, std::cmp::Reverse(operation)) in order {
             let mut same_hash = targets.iter().rev().take_while(|t| t.hash == hash);
             if !same_hash.any(|t| key(t.operation) == key(operation)) {
-                targets.push(Target { hash, operation, version: u64::MAX, old: None, new: None });
+                targets.push(Target { hash, operation, version: UNKNOWN, old: None, new: None });
             }
         }
         Ok(targets)
@@ -199,15 +201,21 @@ impl Engine {
                 let shard = self.index.read(run[0].hash)?;
                 run.iter().for_each(|target| shard.prefetch(target.hash));
             }
-            for run in block.chunk_by(same_shard) {
-                let shard = self.index.read(run[0].hash)?;
-                for position in run.iter().flat_map(|target| shard.candidates(target.hash)) {
-                    shard.segment(position)?.prefetch(position.offset());
-                }
-            }
+            let mut known = true;
             for run in block.chunk_by_mut(same_shard) {
                 let shard = self.index.read(run[0].hash)?;
                 for target in run {
+                    target.version = shard.version();
+                    for position in shard.candidates(target.hash) {
+                        shard.segment(position)?.prefetch(position.offset());
+                        (target.version, known) = (UNKNOWN, false);
+                    }
+                }
+            }
+            // New keys are done with. Of others the records tell.
+            for run in block.chunk_by_mut(same_shard).filter(|_| !known) {
+                let shard = self.index.read(run[0].hash)?;
+                for target in run.iter_mut().filter(|target| target.version == UNKNOWN) {
                     target.version = shard.version();
                     target.old = self.find(&shard, target.key(batch), target.hash)?;
                 }
