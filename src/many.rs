@@ -12,7 +12,7 @@ use crate::read::{ValueBuf, unreadable};
 use crate::snapshot::read_record;
 
 /// So many keys are looked up in the index, and so many records asked for, ahead of need.
-const LOOK_AHEAD: usize = 12;
+const LOOK_AHEAD: usize = 16;
 
 /// A key on its way to its value.
 struct Lookup<'a> {
