@@ -2,6 +2,7 @@
 #
 #   make bench        measure all stores found on this machine, in less than ten minutes
 #   make bench-plot   draw what was measured: examples/bench/results.svg
+#   make bench-calls  kv_get_many and batches against the same one by one, on CALLS_RECORDS records
 #
 # BENCH_FLAGS="--quick", or any other option of the program, is passed on: `bench --help`.
 
@@ -49,7 +50,18 @@ $(BENCH_OUT)/floor: $(BENCH_DIR)/floor.c $(BENCH_COMMON) $(BENCH_DIR)/bench.h
 $(BENCH_TSV):
 	$(MAKE) bench
 
-.PHONY: bench bench-plot
+CALLS_RECORDS ?= 10000000
+$(BENCH_OUT)/calls: $(BENCH_DIR)/calls.c include/kvstore.h | build
+	@mkdir -p $(BENCH_OUT)
+	$(CC) $(BENCH_CFLAGS) -Iinclude -o $@ $(BENCH_DIR)/calls.c -L$(BUILT) -lkvstore -Wl,-rpath,$(abspath $(BUILT))
+
+.PHONY: bench bench-plot bench-calls
+bench-calls: $(BENCH_OUT)/calls
+	rm -rf $(BENCH_OUT)/calls.db
+	mkdir $(BENCH_OUT)/calls.db
+	$(BENCH_OUT)/calls $(BENCH_OUT)/calls.db $(CALLS_RECORDS)
+	rm -rf $(BENCH_OUT)/calls.db
+
 bench: $(BENCH_OUT)/bench $(BENCH_OUT)/floor
 	$(BENCH_OUT)/bench --tsv $(BENCH_TSV) $(BENCH_FLAGS)
 

@@ -2,7 +2,7 @@
 //!
 //! A batch collects changes, kv_write() applies them: all of them or, after a failure or a crash,
 //! none, and no reader that looks at one moment (a snapshot, an iterator, kv_get_many()) sees a part.
-//! It is also much faster than single calls, above all with KV_SYNC_ALWAYS: one sync covers it.
+//! With KV_SYNC_ALWAYS it is also very much faster than single calls: one sync covers it.
 //!
 //! With conditions this is enough for transactions: read what you need, add a kv_batch_require() for
 //! each value read, add the changes, and start again if kv_write() says KV_CONFLICT.
