@@ -11,7 +11,7 @@ use crate::log::header::{HEADER_LEN, Header, LogEnd, Role};
 use crate::log::record::{self, DataFileEntry, MARK_LEN};
 use crate::log::segment::{FileCache, Segment, SegmentIo, State, file_name};
 use crate::reserve::Reserve;
-use crate::storage::{File, Map, Storage, write_all_at};
+use crate::storage::{File, Map, Storage, write_all_at, write_zeros_at};
 
 /// The active segment grows by as much as it has, within these bounds.
 const MIN_GROWTH: u64 = 64 << 10;
@@ -20,10 +20,10 @@ const MAX_GROWTH: u64 = 16 << 20;
 const HEADROOM_FRACTION: u64 = 64;
 /// A log that has grown to this keeps a reserve.
 const RESERVE_FROM: u64 = 1 << 20;
-/// Pages are brought into the page table ahead of the appends, up to the next multiple of this.
+/// Pages are made ahead of the appends, up to the next multiple of this.
 const POPULATE: u64 = 256 << 10;
 /// So many bytes after a sync, records are stored through the map again.
-const STORE_AFTER: u64 = 256 << 10;
+const STORE_AFTER: u64 = POPULATE;
 /// By system calls, values larger than this are written straight from the caller's memory.
 const LARGE_VALUE: usize = 64 << 10;
 
@@ -351,13 +351,23 @@ impl Active {
     }
 
     /// Has the pages up to `end` at hand, and some ahead.
+    #[inline]
     fn populate(&mut self, end: u64) {
         if end > self.populated {
-            let to = end.next_multiple_of(POPULATE).min(self.allocated).max(end);
-            if let Some(map) = self.map_to_store_to() {
-                map.populate(self.populated as usize, (to - self.populated) as usize);
-                self.populated = to;
-            }
+            self.populate_ahead(end);
+        }
+    }
+
+    #[cold]
+    fn populate_ahead(&mut self, end: u64) {
+        let to = end.next_multiple_of(POPULATE).min(self.allocated).max(end);
+        let from = self.populated.max(self.end);
+        if let Some(map) = self.map_to_store_to() {
+            // Writing makes many pages of the page cache at once. To have them made one by one, as they are first stored to,
+            // was measured to take three times as long; should writing fail, that is what happens.
+            let _ = write_zeros_at(&*self.open.file, from, to - from);
+            map.populate(from as usize, (to - from) as usize);
+            self.populated = to;
         }
     }
 

@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::log::header::{HEADER_LEN, Role};
 use crate::log::hint::{self, HintEntry};
-use crate::log::segment::{Segment, SegmentIo, State};
+use crate::log::segment::{Segment, State};
 use crate::sync::poisoned;
 
 impl Engine {
@@ -29,11 +29,6 @@ impl Engine {
         self.write_manifest(&[]).inspect_err(|_| {
             waiting.iter().for_each(|open| open.segment.set_state(State::Rotated));
         })?;
-        for open in &waiting {
-            if let SegmentIo::Mapped(map) = open.segment.io() {
-                map.seal(open.segment.len() as usize);
-            }
-        }
         let sealed = |o: &OpenSegment| waiting.iter().any(|w| Arc::ptr_eq(&w.segment, &o.segment));
         self.appender()?.synced.retain(|o| !sealed(o));
         Ok(())

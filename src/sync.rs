@@ -115,6 +115,8 @@ impl Engine {
             self.commit.syncs.fetch_add(1, Relaxed);
             open.file.sync().map_err(|e| self.poison(format_args!("sync {}", open.segment.name()), &e))
         };
+        // They are never stored to again, and it is cheaper to sync what cannot be.
+        rotated.iter().for_each(|open| open.segment.seal_map());
         rotated.iter().try_for_each(sync)?;
         if let Some((open, _)) = &active {
             sync(open)?;

@@ -240,6 +240,13 @@ impl Segment {
         }
     }
 
+    /// Makes what is mapped of it read-only. It is complete.
+    pub(crate) fn seal_map(&self) {
+        if let SegmentIo::Mapped(map) = &self.io {
+            map.seal(self.len() as usize);
+        }
+    }
+
     /// Has bytes from `offset` on read from the disk if the segment is mapped; by system calls that happens by itself.
     pub(crate) fn read_ahead(&self, offset: u64, len: u64) {
         if let SegmentIo::Mapped(map) = &self.io {

@@ -16,6 +16,7 @@ pub(crate) mod sim;
 use std::any::Any;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
 
 pub(crate) use map::{Map, MapOwner};
 
@@ -92,6 +93,21 @@ pub(crate) fn write_all_at(file: &dyn File, mut buf: &[u8], mut offset: u64) -> 
         }
         buf = &buf[n..];
         offset += n as u64;
+    }
+    Ok(())
+}
+
+/// Writes so many zeros. After an error some of them may have been written.
+pub(crate) fn write_zeros_at(file: &dyn File, offset: u64, len: u64) -> io::Result<()> {
+    /// Atomic only in order not to be constant: so it takes addresses, and neither memory nor room in the library.
+    static ZEROS: [AtomicU8; 2 << 20] = [const { AtomicU8::new(0) }; 2 << 20];
+    // SAFETY: an `AtomicU8` is laid out as a `u8`, and nobody ever stores to these.
+    let zeros = unsafe { std::slice::from_raw_parts(ZEROS.as_ptr().cast::<u8>(), ZEROS.len()) };
+    let (mut at, end) = (offset, offset + len);
+    while at < end {
+        let piece = (end - at).min(zeros.len() as u64) as usize;
+        write_all_at(file, &zeros[..piece], at)?;
+        at += piece as u64;
     }
     Ok(())
 }

@@ -328,6 +328,7 @@ impl MapOwner for Arc<Mapping> {
         }
         let protect = keep.min(*mapped);
         if protect > 0 {
+            os::forget_pages(self, protect);
             // SAFETY: pages of our own mapping; a store to sealed bytes is a bug that this turns into a fault.
             unsafe { libc::mprotect(self.base.as_ptr().cast(), protect, libc::PROT_READ) };
             // From here on the bytes are only read, at random; should they leave the cache, a page at a time
@@ -522,6 +523,13 @@ mod os {
         mapping.advise(offset, len, POPULATE_WRITE);
     }
 
+    /// Takes all pages out of the page table. A sync takes the right to store to it away from each page that has been
+    /// stored to, and for each it interrupts all processors; from pages that are not there it need not be taken. What is
+    /// read later comes back from the page cache.
+    pub(super) fn forget_pages(mapping: &Mapping, len: usize) {
+        mapping.advise(0, len, libc::MADV_DONTNEED);
+    }
+
     pub(super) fn clear_errno() {
         // SAFETY: errno of this thread, always valid.
         unsafe { *libc::__errno_location() = 0 };
@@ -595,6 +603,8 @@ mod os {
 
     /// Only Linux has a way to do this that does not risk a signal.
     pub(super) fn populate(_mapping: &Mapping, _offset: usize, _len: usize) {}
+
+    pub(super) fn forget_pages(_mapping: &Mapping, _len: usize) {}
 
     pub(super) fn clear_errno() {
         // SAFETY: errno of this thread, always valid.
