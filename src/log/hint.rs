@@ -25,6 +25,10 @@ const ENTRY_LEN: usize = 32;
 const TOMBSTONE: u64 = 1 << 63;
 /// Hints of smaller segments are not synced: to lose one costs less than the sync.
 const SYNC_FROM: u64 = 1 << 20;
+/// Fewer entries than this many bits can count are sorted without buckets; and more buckets than that would only miss the
+/// caches.
+const LEAST_BUCKET_BITS: u32 = 8;
+const MOST_BUCKET_BITS: u32 = 16;
 /// Entries read or written at once.
 const BLOCK: usize = 2048;
 
@@ -67,7 +71,7 @@ pub(crate) fn write(
     seed: [u64; 2],
     entries: &mut [HintEntry],
 ) -> std::io::Result<()> {
-    entries.sort_unstable_by_key(|e| (e.hash, e.timestamp));
+    sort(entries);
     let name = name(id);
     let file = create_anew(storage, &name)?;
     let count = entries.len() as u64;
@@ -90,6 +94,40 @@ pub(crate) fn write(
     block.extend(crc.to_le_bytes());
     write_all_at(&*file, &block, at)?;
     if covered < SYNC_FROM { Ok(()) } else { file.sync() }
+}
+
+/// Sorts by hash, then timestamp.
+///
+/// The hashes are keyed and so spread evenly: distributed to as many buckets by their top bits as there are entries, few
+/// are left to be compared in each. Without the memory for that they are all compared.
+fn sort(entries: &mut [HintEntry]) {
+    let order = |e: &HintEntry| (e.hash, e.timestamp);
+    let bits = entries.len().checked_ilog2().unwrap_or(0).min(MOST_BUCKET_BITS);
+    let (mut ends, mut copy) = (Vec::new(), Vec::new());
+    let no_memory = ends.try_reserve_exact(1 << bits).is_err() || copy.try_reserve_exact(entries.len()).is_err();
+    if bits < LEAST_BUCKET_BITS || no_memory || u32::try_from(entries.len()).is_err() {
+        return entries.sort_unstable_by_key(order);
+    }
+    ends.resize(1 << bits, 0u32);
+    copy.extend_from_slice(entries);
+    let bucket_of = |e: &HintEntry| (e.hash >> (64 - bits)) as usize;
+    copy.iter().for_each(|e| ends[bucket_of(e)] += 1);
+    let mut end = 0;
+    for count in &mut ends {
+        end += *count;
+        *count = end - *count;
+    }
+    for entry in &copy {
+        // What is the start of the bucket at first is its end when all its entries are in place.
+        let place = &mut ends[bucket_of(entry)];
+        entries[*place as usize] = *entry;
+        *place += 1;
+    }
+    let mut start = 0;
+    for end in ends {
+        entries[start..end as usize].sort_unstable_by_key(order);
+        start = end as usize;
+    }
 }
 
 /// Reads a hint front to back, in the order of the hashes. What it yields is to be trusted only once
