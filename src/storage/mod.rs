@@ -16,7 +16,6 @@ pub(crate) mod sim;
 use std::any::Any;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU8;
 
 pub(crate) use map::{Map, MapOwner};
 
@@ -97,16 +96,15 @@ pub(crate) fn write_all_at(file: &dyn File, mut buf: &[u8], mut offset: u64) -> 
     Ok(())
 }
 
-/// Writes so many zeros. After an error some of them may have been written.
+/// Writes so many zeros, in pieces: the page cache gets pages as large as what is written at once. Larger ones than these were
+/// measured to be slower. They come from memory that was idle for longer, which in a virtual machine the host may have
+/// taken back; small ones are left over from others.
 pub(crate) fn write_zeros_at(file: &dyn File, offset: u64, len: u64) -> io::Result<()> {
-    /// Atomic only in order not to be constant: so it takes addresses, and neither memory nor room in the library.
-    static ZEROS: [AtomicU8; 2 << 20] = [const { AtomicU8::new(0) }; 2 << 20];
-    // SAFETY: an `AtomicU8` is laid out as a `u8`, and nobody ever stores to these.
-    let zeros = unsafe { std::slice::from_raw_parts(ZEROS.as_ptr().cast::<u8>(), ZEROS.len()) };
+    static PIECE: [u8; 16 << 10] = [0; 16 << 10];
     let (mut at, end) = (offset, offset + len);
     while at < end {
-        let piece = (end - at).min(zeros.len() as u64) as usize;
-        write_all_at(file, &zeros[..piece], at)?;
+        let piece = (PIECE.len() - at as usize % PIECE.len()).min((end - at) as usize);
+        write_all_at(file, &PIECE[..piece], at)?;
         at += piece as u64;
     }
     Ok(())
