@@ -265,7 +265,8 @@ impl Making<'_> {
             return if known { Ok(()) } else { Err(Error::corrupt(name, 0, "a record in it cannot be read")) };
         }
         self.made.push(hint::name(part.entry.id));
-        if hint::write(self.target, names, len, seed, &mut scan.entries).is_err() {
+        hint::sort(&mut scan.entries, |entry| entry);
+        if hint::write(self.target, names, len, seed, scan.entries.iter()).is_err() {
             let _ = self.target.remove(&hint::name(part.entry.id));
         }
         Ok(())

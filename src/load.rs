@@ -140,7 +140,7 @@ fn settle(shard: &mut Shard, source: &Source, entry: &HintEntry, newest: bool) -
 }
 
 /// A record's key, which may be damaged; `None` if it cannot be read.
-fn read_key(segment: &Segment, entry: &HintEntry) -> Option<Vec<u8>> {
+pub(crate) fn read_key(segment: &Segment, entry: &HintEntry) -> Option<Vec<u8>> {
     let mut fixed = [0; KEY_LEN_AT + 8];
     segment.read_exact(&mut fixed, entry.offset).ok()?;
     let key_len = usize::try_from(u64::from_le_bytes(*fixed.last_chunk()?)).ok()?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::append::OpenSegment;
-use crate::chain::{self, Order, ScanRules};
+use crate::chain::{self, Order, Scan, ScanRules};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::log::header::{HEADER_LEN, Role};
@@ -68,23 +68,30 @@ impl Engine {
 
     /// Makes the segment's hint by reading the segment.
     fn make_hint(&self, segment: &Segment) {
-        let (name, len) = (segment.name(), segment.len());
-        let Ok(file) = self.storage.open(name, false) else {
-            return;
-        };
-        let order = match segment.role() {
-            Role::Log => Order::Log { floor: i64::MIN },
-            Role::Output => Order::Output { ceiling: i64::MAX },
-        };
-        match chain::scan(name, &file, HEADER_LEN as u64, len, len, &ScanRules { seed: self.hash_seed, order }) {
-            Ok(mut scan) if scan.damaged == 0 => self.write_hint(segment, &mut scan.entries),
+        match self.scan_complete(segment) {
+            Ok(mut scan) if scan.damaged == 0 => {
+                hint::sort(&mut scan.entries, |entry| entry);
+                self.write_hint(segment, scan.entries.iter());
+            }
             Ok(_) => segment.quarantine(),
             Err(_) => {}
         }
     }
 
-    /// Writes the segment's hint. Should that fail, the next open reads the segment instead.
-    pub(crate) fn write_hint(&self, segment: &Segment, entries: &mut [HintEntry]) {
+    /// Reads all records of a segment that takes no more appends.
+    pub(crate) fn scan_complete(&self, segment: &Segment) -> Result<Scan> {
+        let (name, len) = (segment.name(), segment.len());
+        let file = self.storage.open(name, false).map_err(|e| Error::os(format_args!("open {name}"), &e))?;
+        let order = match segment.role() {
+            Role::Log => Order::Log { floor: i64::MIN },
+            Role::Output => Order::Output { ceiling: i64::MAX },
+        };
+        chain::scan(name, &file, HEADER_LEN as u64, len, len, &ScanRules { seed: self.hash_seed, order })
+    }
+
+    /// Writes the segment's hint from its entries, which are sorted. Should that fail, the next open reads the segment
+    /// instead.
+    pub(crate) fn write_hint<'a>(&self, segment: &Segment, entries: impl ExactSizeIterator<Item = &'a HintEntry>) {
         let names = (segment.id(), segment.identity());
         let written = hint::write(&*self.storage, names, segment.len(), self.hash_seed, entries);
         segment.set_hinted(written.is_ok());

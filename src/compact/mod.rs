@@ -3,7 +3,8 @@
 //! A [`Job`] does it in steps of bounded size, so that it can run in a thread of its own or in slices inside `set`.
 //! The order makes it safe against a crash at any point:
 //!
-//! 1. copy the live records to an output, and the tombstones that still hide an older record somewhere;
+//! 1. ask the index which records are live, and copy those to an output, and the tombstones that still hide an older
+//!    record somewhere;
 //! 2. sync the output, and the log: what made the dropped records stale must not be lost after they are;
 //! 3. point the index at the copies, wherever it still points at what was copied;
 //! 4. replace MANIFEST: the output is in, the inputs are out;
@@ -11,24 +12,23 @@
 
 mod choose;
 mod everything;
+mod listing;
 mod output;
 mod tombstones;
 
 use std::sync::Arc;
 
-use crate::engine::{Engine, hash_key};
+use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::index::{KeyHash, Position};
 use crate::log::header::HEADER_LEN;
-use crate::log::hint::{self, HintEntry};
-use crate::log::scan::{Item, Scanner};
+use crate::log::hint;
+use crate::log::scan::Scanner;
 use crate::log::segment::{Segment, State, file_name};
 pub(crate) use choose::{Goal, choose};
+use listing::{Found, Listing, Live};
 use output::Output;
-use tombstones::Tombstone;
 
-/// So many records are read ahead of looking them up in the index: the cache misses of that then overlap.
-const LOOK_AHEAD: usize = 32;
 /// A segment that so often could not be read is left alone.
 const MOST_FAILURES: u8 = 3;
 /// So many entries are pointed at their new place under one hold of the append lock.
@@ -39,13 +39,15 @@ pub(crate) struct Job {
     inputs: Vec<Input>,
     stage: Stage,
     output: Option<Output>,
-    /// The tombstones of the inputs that nothing newer has made useless.
-    tombstones: Vec<Tombstone>,
+    /// The live records of the input that is being copied, and the tombstones of all inputs.
+    found: Found,
 }
 
 struct Input {
     segment: Arc<Segment>,
     slot: u32,
+    /// There while the index is asked.
+    listing: Option<Listing>,
     /// Open while the segment is read: a job may have more inputs than the process may have descriptors.
     scanner: Option<Scanner>,
 }
@@ -62,8 +64,10 @@ impl Input {
 }
 
 enum Stage {
-    /// Copying the live records of the input of this number.
-    Copy(usize),
+    /// Finding out which records of the input of this number are live.
+    LookUp(usize),
+    /// Copying those: so many of them have been.
+    Copy(usize, usize),
     /// Finding out which tombstones are needed.
     Weigh,
     /// Copying those.
@@ -92,19 +96,20 @@ impl Job {
         for segment in segments {
             let slot = table.slot_of(&segment);
             let slot = slot.ok_or_else(|| Error::new(Code::Internal, "a segment to compact is not live"))?;
-            inputs.push(Input { segment, slot, scanner: None });
+            inputs.push(Input { segment, slot, listing: None, scanner: None });
         }
-        Ok(Job { inputs, stage: Stage::Copy(0), output: None, tombstones: Vec::new() })
+        Ok(Job { inputs, stage: Stage::LookUp(0), output: None, found: Found::default() })
     }
 
     /// Does about `budget` bytes of work. After an error the job is to be abandoned, unless it must finish: then the
     /// step is to be tried again.
     pub(crate) fn step(&mut self, engine: &Engine, budget: u64) -> Result<Progress> {
         match self.stage {
-            Stage::Copy(number) => self.copy(engine, number, budget),
+            Stage::LookUp(number) => self.look_up(engine, number, budget),
+            Stage::Copy(number, copied) => self.copy(engine, number, copied, budget),
             Stage::Weigh => {
                 let inputs: Vec<_> = self.inputs().cloned().collect();
-                tombstones::weigh(engine, &inputs, &mut self.tombstones);
+                tombstones::weigh(engine, &inputs, &mut self.found.tombstones);
                 self.stage = Stage::CopyTombstones(0);
                 Ok(Progress::More)
             }
@@ -133,65 +138,120 @@ impl Job {
         }
     }
 
-    fn copy(&mut self, engine: &Engine, number: usize, budget: u64) -> Result<Progress> {
+    fn look_up(&mut self, engine: &Engine, number: usize, budget: u64) -> Result<Progress> {
         let Some(input) = self.inputs.get_mut(number) else {
             self.stage = Stage::Weigh;
             return Ok(Progress::More);
         };
-        if input.segment.dead() + HEADER_LEN as u64 >= input.segment.len() && input.segment.tombstones() == 0 {
-            self.stage = Stage::Copy(number + 1);
-            return Ok(Progress::More);
-        }
-        let (mut done, mut ahead) = (0, Vec::with_capacity(LOOK_AHEAD));
-        while done < budget {
-            let read = input.scanner(engine).and_then(|scanner| look_ahead(engine, scanner, &mut ahead));
-            let ended = match read {
-                Ok(ended) => ended,
-                // It may work the next time, but is not to be tried for ever.
-                Err(e) if e.code() == Code::Io && input.segment.note_failure() >= MOST_FAILURES => true,
-                Err(e) => return Err(e),
-            };
-            for entry in ahead.drain(..) {
-                done += entry.len;
-                let from = Position::new(input.slot, entry.offset, entry.len);
-                if entry.tombstone {
-                    self.tombstones.try_reserve(1).map_err(|_| Error::no_memory("compaction"))?;
-                    self.tombstones.push(Tombstone { entry, input: number, needed: false });
-                } else if is_at(engine, KeyHash(entry.hash), from)? {
-                    Output::of(&mut self.output, engine)?.take(input.scanner(engine)?, from, entry)?;
-                }
-            }
-            if ended {
-                let whole = input.scanner.take().is_some_and(|scanner| scanner.at() == input.segment.len());
-                if !whole {
-                    input.segment.quarantine();
-                    return Ok(Progress::Quarantined);
-                }
-                self.stage = Stage::Copy(number + 1);
+        let segment = &input.segment;
+        if input.listing.is_none() {
+            if segment.dead() + HEADER_LEN as u64 >= segment.len() && segment.tombstones() == 0 {
+                self.stage = Stage::LookUp(number + 1);
                 return Ok(Progress::More);
             }
+            input.listing = Listing::by_hint(engine, segment);
         }
+        let looked_up = match &mut input.listing {
+            Some(listing) => look_up_some(engine, listing, (number, input.slot, segment), &mut self.found, budget),
+            None => Err(Error::corrupt(&hint::name(segment.id()), 0, "no hint")),
+        };
+        let ended = match looked_up {
+            Ok(more) if more => return Ok(Progress::More),
+            Ok(_) => input.listing.take().map(Listing::finish).transpose(),
+            Err(e) => Err(e),
+        };
+        match ended {
+            Ok(Some(true)) => {
+                self.found.live.sort_unstable_by_key(|live| live.entry.offset);
+                self.stage = Stage::Copy(number, 0);
+                Ok(Progress::More)
+            }
+            Err(e) if e.code() == Code::NoMemory => Err(e),
+            _ => self.list_by_scan(engine, number),
+        }
+    }
+
+    /// Has the listing of an input made anew, as its hint is worth nothing.
+    fn list_by_scan(&mut self, engine: &Engine, number: usize) -> Result<Progress> {
+        self.found.live.clear();
+        self.found.tombstones.retain(|t| t.input != number);
+        let input = &mut self.inputs[number];
+        match Listing::by_scan(engine, &input.segment) {
+            Ok(Some(listing)) => {
+                input.listing = Some(listing);
+                Ok(Progress::More)
+            }
+            Ok(None) => Ok(self.quarantine(number)),
+            Err(e) => self.failed(number, e),
+        }
+    }
+
+    fn copy(&mut self, engine: &Engine, number: usize, mut copied: usize, budget: u64) -> Result<Progress> {
+        let mut done = 0;
+        while let Some(live) = self.found.live.get(copied) {
+            if done >= budget {
+                return Ok(Progress::More);
+            }
+            done += live.entry.len;
+            if let Some(end) = self.copy_record(engine, number, *live)? {
+                return Ok(end);
+            }
+            copied += 1;
+            self.stage = Stage::Copy(number, copied);
+        }
+        self.found.live.clear();
+        self.inputs[number].scanner = None;
+        self.stage = Stage::LookUp(number + 1);
         Ok(Progress::More)
     }
 
     fn copy_tombstone(&mut self, engine: &Engine, mut number: usize, budget: u64) -> Result<Progress> {
         let mut done = 0;
         while done < budget {
-            let Some(t) = self.tombstones.get(number) else {
+            let Some(t) = self.found.tombstones.get(number) else {
                 self.stage = Stage::Sync;
                 return Ok(Progress::More);
             };
             if let Some(before) = t.input.checked_sub(1) {
                 self.inputs[..=before].iter_mut().for_each(|input| input.scanner = None);
             }
-            let input = &mut self.inputs[t.input];
-            let from = Position::new(input.slot, t.entry.offset, t.entry.len);
-            Output::of(&mut self.output, engine)?.take(input.scanner(engine)?, from, t.entry)?;
-            done += t.entry.len;
+            let (source, entry) = (t.input, t.entry);
+            let Input { segment, slot, .. } = &self.inputs[source];
+            if entry.offset.checked_add(entry.len).is_none_or(|end| end > segment.len()) {
+                return Ok(self.quarantine(source));
+            }
+            let from = Position::new(*slot, entry.offset, entry.len);
+            if let Some(end) = self.copy_record(engine, source, Live { entry, from })? {
+                return Ok(end);
+            }
+            done += entry.len;
             number += 1;
             self.stage = Stage::CopyTombstones(number);
         }
         Ok(Progress::More)
+    }
+
+    /// Copies a record to the output. What the job has come to if it cannot be read.
+    fn copy_record(&mut self, engine: &Engine, number: usize, live: Live) -> Result<Option<Progress>> {
+        let input = &mut self.inputs[number];
+        let read = input.scanner(engine).and_then(|s| s.holds_record(live.entry.offset, live.entry.len));
+        match read {
+            Ok(true) => Output::of(&mut self.output, engine)?.take(input.scanner(engine)?, live).map(|()| None),
+            Ok(false) => Ok(Some(self.quarantine(number))),
+            Err(e) => self.failed(number, e).map(Some),
+        }
+    }
+
+    /// Has compaction leave an input alone from now on.
+    fn quarantine(&self, number: usize) -> Progress {
+        self.inputs[number].segment.quarantine();
+        Progress::Quarantined
+    }
+
+    /// What a failed read of an input leads to: it may work the next time, but is not to be tried for ever.
+    fn failed(&self, number: usize, e: Error) -> Result<Progress> {
+        let for_good = e.code() == Code::Io && self.inputs[number].segment.note_failure() >= MOST_FAILURES;
+        if for_good { Ok(self.quarantine(number)) } else { Err(e) }
     }
 
     fn sync(&mut self, engine: &Engine) -> Result<Progress> {
@@ -209,20 +269,22 @@ impl Job {
     }
 
     fn repoint(&mut self, engine: &Engine, mut number: usize, slot: u32, budget: u64) -> Result<Progress> {
-        let Some(Output { entries, from, segment: Some(segment), .. }) = &self.output else {
+        let Some(Output { moved, segment: Some(segment), .. }) = &self.output else {
             return Err(Error::new(Code::Internal, "an output without a segment"));
         };
-        let stop = number + (budget / 64).max(REPOINT_BATCH as u64) as usize;
-        while number < stop.min(entries.len()) {
-            entries[number..].iter().take(REPOINT_BATCH).for_each(|e| engine.index.prefetch(KeyHash(e.hash)));
+        let stop = number.saturating_add((budget / 64).max(1) as usize);
+        while number < stop.min(moved.len()) {
+            let first = KeyHash(moved[number].entry.hash);
+            let of_shard = moved[number..].iter().take_while(|m| KeyHash(m.entry.hash).shard() == first.shard());
+            let count = of_shard.take(REPOINT_BATCH).count();
             let _writers_wait = engine.appender()?;
-            for _ in 0..REPOINT_BATCH.min(entries.len() - number) {
-                let entry = &entries[number];
+            let mut shard = engine.index.write(first)?;
+            moved[number..].iter().take(count).for_each(|m| shard.prefetch(KeyHash(m.entry.hash)));
+            for Live { entry, from } in &moved[number..number + count] {
                 if !entry.tombstone {
-                    let to = Position::new(slot, entry.offset, entry.len);
-                    let mut shard = engine.index.write(KeyHash(entry.hash))?;
-                    shard.reserve(KeyHash(entry.hash))?;
-                    if !shard.replace(KeyHash(entry.hash), from[number], to) {
+                    let hash = KeyHash(entry.hash);
+                    shard.reserve(hash)?;
+                    if !shard.replace(hash, *from, Position::new(slot, entry.offset, entry.len)) {
                         segment.add_dead(entry.len);
                     }
                 }
@@ -230,7 +292,7 @@ impl Job {
                 self.stage = Stage::Repoint(number, slot);
             }
         }
-        if number == entries.len() {
+        if number == moved.len() {
             self.stage = Stage::Commit;
         }
         Ok(Progress::More)
@@ -248,10 +310,9 @@ impl Job {
     pub(crate) fn read_len(&self) -> u64 {
         let whole = |inputs: &[Input]| inputs.iter().map(|input| input.segment.len()).sum::<u64>();
         match self.stage {
-            Stage::Copy(number) => {
-                let (before, rest) = self.inputs.split_at(number);
-                let current = rest.first().and_then(|input| input.scanner.as_ref()).map_or(0, Scanner::at);
-                whole(before) + current
+            Stage::LookUp(number) => whole(&self.inputs[..number.min(self.inputs.len())]),
+            Stage::Copy(number, copied) => {
+                whole(&self.inputs[..number]) + self.found.live.get(copied).map_or(0, |live| live.entry.offset)
             }
             _ => whole(&self.inputs),
         }
@@ -263,29 +324,20 @@ impl Job {
     }
 }
 
-/// Whether the index has an entry at exactly this position.
-fn is_at(engine: &Engine, hash: KeyHash, position: Position) -> Result<bool> {
-    Ok(engine.index.read(hash)?.candidates(hash).any(|candidate| candidate == position))
-}
-
-/// Reads some records: sets, which are soon looked up in the index, and tombstones that no newer record of their key has
-/// made useless. True at the end, or where no record can be read.
-fn look_ahead(engine: &Engine, scanner: &mut Scanner, ahead: &mut Vec<HintEntry>) -> Result<bool> {
-    for _ in 0..LOOK_AHEAD {
-        match scanner.next()? {
-            Item::Record { offset, len, head } => {
-                let (timestamp, tombstone) = (head.timestamp, head.value_len.is_none());
-                let hash = hash_key(engine.hash_seed, head.key);
-                if !tombstone {
-                    engine.index.prefetch(hash);
-                } else if engine.locate(head.key, hash)?.1.is_some_and(|newer| newer.len > 0) {
-                    continue;
-                }
-                ahead.push(HintEntry { hash: hash.0, offset, len, timestamp, tombstone });
-            }
-            Item::Mark(_) => {}
-            Item::End | Item::Bad(_) => return Ok(true),
+/// Asks the index about records of `budget` bytes. False at the end.
+fn look_up_some(
+    engine: &Engine,
+    listing: &mut Listing,
+    input: (usize, u32, &Arc<Segment>),
+    found: &mut Found,
+    budget: u64,
+) -> Result<bool> {
+    let mut done = 0u64;
+    while done < budget {
+        match listing.look_up(engine, input, found)? {
+            0 => return Ok(false),
+            len => done = done.saturating_add(len),
         }
     }
-    Ok(false)
+    Ok(true)
 }

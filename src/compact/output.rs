@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use super::listing::Live;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
-use crate::index::Position;
 use crate::log::header::{Header, LogEnd, Role};
-use crate::log::hint::HintEntry;
+use crate::log::hint;
 use crate::log::scan::Scanner;
 use crate::log::segment::{Segment, State, file_name};
 use crate::storage::{File, write_all_at};
@@ -21,10 +21,8 @@ pub(super) struct Output {
     /// Bytes in the file, and those that are to follow.
     pub written: u64,
     buffer: Vec<u8>,
-    /// What was copied, in the order of the output.
-    pub entries: Vec<HintEntry>,
-    /// Where each of them was.
-    pub from: Vec<Position>,
+    /// What was copied, as it stands in the output: in that order, and by hash from `publish` on.
+    pub moved: Vec<Live>,
     pub segment: Option<Arc<Segment>>,
 }
 
@@ -38,16 +36,14 @@ impl Output {
             buffer.try_reserve_exact(BUFFER_LEN).map_err(|_| Error::no_memory("compaction"))?;
             buffer.extend(header.encode()?);
             let file = engine.storage.create(&name).map_err(|e| Error::os(format_args!("create {name}"), &e))?;
-            let (entries, from) = (Vec::new(), Vec::new());
-            *output = Some(Output { header, file, written: 0, buffer, entries, from, segment: None });
+            *output = Some(Output { header, file, written: 0, buffer, moved: Vec::new(), segment: None });
         }
         output.as_mut().ok_or_else(|| Error::new(Code::Internal, "no output"))
     }
 
-    /// Copies a record that `scanner` has shown.
-    pub(super) fn take(&mut self, scanner: &mut Scanner, from: Position, mut entry: HintEntry) -> Result<()> {
-        self.entries.try_reserve(1).map_err(|_| Error::no_memory("compaction"))?;
-        self.from.try_reserve(1).map_err(|_| Error::no_memory("compaction"))?;
+    /// Copies a record that `scanner` has found to be intact.
+    pub(super) fn take(&mut self, scanner: &mut Scanner, Live { mut entry, from }: Live) -> Result<()> {
+        self.moved.try_reserve(1).map_err(|_| Error::no_memory("compaction"))?;
         if self.buffer.len() + entry.len as usize > BUFFER_LEN {
             self.flush()?;
         }
@@ -69,8 +65,7 @@ impl Output {
             })?;
             self.written = at;
         }
-        self.entries.push(entry);
-        self.from.push(from);
+        self.moved.push(Live { entry, from });
         Ok(())
     }
 
@@ -86,17 +81,15 @@ impl Output {
         let io = engine.factory.io(&*self.file, self.written, false);
         let segment = Arc::new(Segment::new(self.header, io, self.written, State::Sealed));
         segment.set_synced(self.written);
-        for entry in &self.entries {
+        for Live { entry, .. } in &self.moved {
             segment.note_timestamp(entry.timestamp);
             if entry.tombstone {
                 segment.add_tombstone(entry.len);
             }
         }
-        // The order of the entries is that of `from`, so the hint gets a copy to sort.
-        let mut sorted = Vec::new();
-        sorted.try_reserve_exact(self.entries.len()).map_err(|_| Error::no_memory("a hint"))?;
-        sorted.extend_from_slice(&self.entries);
-        engine.write_hint(&segment, &mut sorted);
+        // In the order of the hashes the index is changed shard by shard, too.
+        hint::sort(&mut self.moved, |moved| &moved.entry);
+        engine.write_hint(&segment, self.moved.iter().map(|moved| &moved.entry));
         self.segment = Some(Arc::clone(&segment));
         engine.index.add_segment(segment)
     }

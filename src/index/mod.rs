@@ -103,14 +103,6 @@ impl Index {
         self.shards[hash.shard()].write().map_err(|_| poisoned())
     }
 
-    /// Brings what a probe for this hash will read into the cache. Whoever looks up many hashes asks for some of them
-    /// ahead.
-    pub(crate) fn prefetch(&self, hash: KeyHash) {
-        if let Ok(shard) = self.read(hash) {
-            shard.prefetch(hash);
-        }
-    }
-
     /// The live segments of this moment.
     pub(crate) fn segments(&self) -> Arc<Segments> {
         Arc::clone(&self.lock_segments())

@@ -63,23 +63,22 @@ pub(crate) fn offset_of(number: u64) -> u64 {
     number.saturating_mul(ENTRY_LEN as u64).saturating_add(HEADER_LEN as u64)
 }
 
-/// Writes the hint of the first `covered` bytes of a segment. Sorts `entries`.
-pub(crate) fn write(
+/// Writes the hint of the first `covered` bytes of a segment. `entries` are sorted.
+pub(crate) fn write<'a>(
     storage: &dyn Storage,
     (id, identity): (u64, u64),
     covered: u64,
     seed: [u64; 2],
-    entries: &mut [HintEntry],
+    mut entries: impl ExactSizeIterator<Item = &'a HintEntry>,
 ) -> std::io::Result<()> {
-    sort(entries);
     let name = name(id);
     let file = create_anew(storage, &name)?;
     let count = entries.len() as u64;
     let layout = Layout { magic: MAGIC, id, identity, covered, seed, count, reserved: 0 };
     let mut block = wincode::serialize(&layout).map_err(std::io::Error::other)?;
     let (mut crc, mut at) = (0, 0);
-    for chunk in entries.chunks(BLOCK) {
-        for e in chunk {
+    while entries.len() > 0 {
+        for e in entries.by_ref().take(BLOCK) {
             let flag = if e.tombstone { TOMBSTONE } else { 0 };
             for number in [e.hash, e.offset | flag, e.len, e.timestamp as u64] {
                 block.extend(number.to_le_bytes());
@@ -96,12 +95,12 @@ pub(crate) fn write(
     if covered < SYNC_FROM { Ok(()) } else { file.sync() }
 }
 
-/// Sorts by hash, then timestamp.
+/// Sorts what has a hint entry by its hash, then its timestamp.
 ///
 /// The hashes are keyed and so spread evenly: distributed to as many buckets by their top bits as there are entries, few
 /// are left to be compared in each. Without the memory for that they are all compared.
-fn sort(entries: &mut [HintEntry]) {
-    let order = |e: &HintEntry| (e.hash, e.timestamp);
+pub(crate) fn sort<T: Copy>(entries: &mut [T], hint_entry: impl Fn(&T) -> &HintEntry) {
+    let order = |e: &T| (hint_entry(e).hash, hint_entry(e).timestamp);
     let bits = entries.len().checked_ilog2().unwrap_or(0).min(MOST_BUCKET_BITS);
     let (mut ends, mut copy) = (Vec::new(), Vec::new());
     let no_memory = ends.try_reserve_exact(1 << bits).is_err() || copy.try_reserve_exact(entries.len()).is_err();
@@ -110,7 +109,7 @@ fn sort(entries: &mut [HintEntry]) {
     }
     ends.resize(1 << bits, 0u32);
     copy.extend_from_slice(entries);
-    let bucket_of = |e: &HintEntry| (e.hash >> (64 - bits)) as usize;
+    let bucket_of = |e: &T| (hint_entry(e).hash >> (64 - bits)) as usize;
     copy.iter().for_each(|e| ends[bucket_of(e)] += 1);
     let mut end = 0;
     for count in &mut ends {

@@ -114,7 +114,22 @@ impl Scanner {
         Ok(self.plausible_frame(at)?.map(|len| at + len))
     }
 
-    /// Hands the bytes of a frame that `next` has shown to `take`, piece by piece.
+    /// Whether an intact record of this length stands at `offset`.
+    pub(crate) fn holds_record(&mut self, offset: u64, len: u64) -> Result<bool> {
+        if offset.checked_add(len).is_none_or(|end| end > self.end) {
+            return Ok(false);
+        }
+        let first = self.peek(offset, len.min(WINDOW_LEN as u64) as usize)?.first_chunk();
+        if first.and_then(|bytes| Prefix::parse(*bytes)).is_none_or(|prefix| prefix.kind != Kind::Record) {
+            return Ok(false);
+        }
+        match self.record_at_hand(offset, self.end) {
+            Some(found) => Ok(found == len),
+            None => Ok(self.plausible_frame(offset)? == Some(len) && self.crc_matches(offset, len)?),
+        }
+    }
+
+    /// Hands the bytes of a frame that was found to be intact to `take`, piece by piece.
     pub(crate) fn copy_frame(
         &mut self,
         offset: u64,
