@@ -244,3 +244,31 @@ fn what_a_failed_write_left_behind_is_not_read_as_records() {
         assert_eq!(store.stats().keys, 2);
     }
 }
+
+/// Compaction trusts a hint to name all live records of a segment, but only once it has found its checksum right.
+#[test]
+fn compaction_loses_nothing_to_a_hint_that_rots_while_the_store_is_open() {
+    let (mut hinted, mut at) = (true, 0);
+    while hinted {
+        let sim = SimStorage::new(1, PageMode::Page);
+        let store = open(&sim);
+        (0..8).for_each(|n| store.set(&[n], &[n; 90]).unwrap());
+        store.set(b"deleted", b"").unwrap();
+        store.compact().unwrap();
+        store.set(&[0], b"new").unwrap();
+        assert!(store.del(b"deleted").unwrap());
+        let hint = sim.files().into_iter().find(|name| name.ends_with(".hint")).unwrap();
+        hinted = at < sim.read_file(&hint).unwrap().len();
+        if hinted {
+            sim.corrupt(&hint, at, 0x41);
+        }
+        at += 1;
+        store.compact().unwrap();
+        store.close().unwrap();
+        let store = open(&sim);
+        assert_eq!(store.get(&[0]).unwrap().as_deref(), Some(&b"new"[..]), "byte {at}");
+        (1..8).for_each(|n| assert_eq!(store.get(&[n]).unwrap().as_deref(), Some(&[n; 90][..]), "byte {at}"));
+        assert_eq!(store.get(b"deleted").unwrap(), None, "byte {at}");
+    }
+    assert!(at > 200, "the hint has only {at} bytes");
+}
