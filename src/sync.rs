@@ -118,7 +118,8 @@ impl Engine {
         // They are never stored to again, and it is cheaper to sync what cannot be.
         rotated.iter().for_each(|open| open.segment.seal_map());
         rotated.iter().try_for_each(sync)?;
-        if let Some((open, _)) = &active {
+        if let Some((open, end)) = &active {
+            open.segment.expect_sync(*end);
             sync(open)?;
         }
         let new_file = rotated.iter().chain(active.iter().map(|(open, _)| open)).any(|o| o.segment.synced() == 0);

@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 use crate::prefetch::prefetch;
 use crate::storage::{File, Map, Storage, read_exact_at};
 
+/// So many bytes are worth a system call that makes syncing them cheaper.
+const MANY_BYTES: u64 = 256 << 10;
+
 /// The name of a segment's file.
 pub(crate) fn file_name(id: u64) -> String {
     format!("{id:010}.log")
@@ -237,6 +240,14 @@ impl Segment {
             let first = bytes.as_ptr();
             // A record of a short key and a hundred bytes of value lies on three lines.
             (0..3).for_each(|line| prefetch(first.wrapping_add(64 * line)));
+        }
+    }
+
+    /// Prepares a sync of the first `end` bytes, if many of them have been stored since the last one.
+    pub(crate) fn expect_sync(&self, end: u64) {
+        let (synced, SegmentIo::Mapped(map)) = (self.synced(), &self.io) else { return };
+        if end.saturating_sub(synced) >= MANY_BYTES {
+            map.expect_sync(synced as usize, (end - synced) as usize);
         }
     }
 

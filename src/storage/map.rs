@@ -11,6 +11,8 @@ pub(crate) trait MapOwner: Send + Sync {
     fn seal(&self, len: usize);
     /// Brings the pages of `offset..offset + len` into the page table, ready to be stored to. A hint.
     fn populate(&self, offset: usize, len: usize);
+    /// The bytes at `offset..offset + len` are to be synced, and hardly stored to any more: makes that cheaper.
+    fn expect_sync(&self, _offset: usize, _len: usize) {}
     /// Has what is missing of `offset..offset + len` read from the disk. A hint, which does not wait.
     fn read_ahead(&self, _offset: usize, _len: usize) {}
 }
@@ -84,6 +86,11 @@ impl Map {
     /// See [`MapOwner::populate`].
     pub(crate) fn populate(&self, offset: usize, len: usize) {
         self.owner.populate(offset, len);
+    }
+
+    /// See [`MapOwner::expect_sync`].
+    pub(crate) fn expect_sync(&self, offset: usize, len: usize) {
+        self.owner.expect_sync(offset, len);
     }
 
     /// See [`MapOwner::read_ahead`].

@@ -328,7 +328,7 @@ impl MapOwner for Arc<Mapping> {
         }
         let protect = keep.min(*mapped);
         if protect > 0 {
-            os::forget_pages(self, protect);
+            os::forget_pages(self, 0, protect);
             // SAFETY: pages of our own mapping; a store to sealed bytes is a bug that this turns into a fault.
             unsafe { libc::mprotect(self.base.as_ptr().cast(), protect, libc::PROT_READ) };
             // From here on the bytes are only read, at random; should they leave the cache, a page at a time
@@ -343,6 +343,15 @@ impl MapOwner for Arc<Mapping> {
         let start = offset - offset % page_size();
         if start < end {
             os::populate(self, start, end - start);
+        }
+    }
+
+    fn expect_sync(&self, offset: usize, len: usize) {
+        let mapped = guard(&self.len);
+        let start = offset.next_multiple_of(page_size());
+        let end = offset.saturating_add(len).min(*mapped) / page_size() * page_size();
+        if start < end {
+            os::forget_pages(self, start, end - start);
         }
     }
 
@@ -526,8 +535,8 @@ mod os {
     /// Takes all pages out of the page table. A sync takes the right to store to it away from each page that has been
     /// stored to, and for each it interrupts all processors; from pages that are not there it need not be taken. What is
     /// read later comes back from the page cache.
-    pub(super) fn forget_pages(mapping: &Mapping, len: usize) {
-        mapping.advise(0, len, libc::MADV_DONTNEED);
+    pub(super) fn forget_pages(mapping: &Mapping, offset: usize, len: usize) {
+        mapping.advise(offset, len, libc::MADV_DONTNEED);
     }
 
     pub(super) fn clear_errno() {
@@ -604,7 +613,7 @@ mod os {
     /// Only Linux has a way to do this that does not risk a signal.
     pub(super) fn populate(_mapping: &Mapping, _offset: usize, _len: usize) {}
 
-    pub(super) fn forget_pages(_mapping: &Mapping, _len: usize) {}
+    pub(super) fn forget_pages(_mapping: &Mapping, _offset: usize, _len: usize) {}
 
     pub(super) fn clear_errno() {
         // SAFETY: errno of this thread, always valid.
