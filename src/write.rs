@@ -172,7 +172,7 @@ impl Engine {
             return Ok(None);
         }
         let mut shard = self.index.write(hash)?;
-        shard.prefetch(hash);
+        shard.prefetch_to_change(hash);
         if !appender.stage(&entry, len)? {
             return Ok(None);
         }

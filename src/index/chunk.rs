@@ -29,7 +29,6 @@ struct Bucket {
 #[repr(C, align(64))]
 struct Prelude {
     references: AtomicU32,
-    buckets: u32,
     entries: u32,
     /// How many of the tag's top bits all entries have in common.
     depth: u32,
@@ -41,7 +40,11 @@ struct Prelude {
 pub(crate) const MAX_BUCKETS: u32 = 1023;
 
 /// A reference to a chunk. Cloning is cheap and shares; only a chunk that is not shared can be changed.
-pub(crate) struct Chunk(NonNull<Prelude>);
+pub(crate) struct Chunk {
+    prelude: NonNull<Prelude>,
+    /// How many there are: with that a look-up need not touch the prelude.
+    buckets: u32,
+}
 
 // SAFETY: the memory behind is only changed through `&mut Chunk` while the reference count is one, and freed
 // by whoever drops the last reference; the count itself is atomic.
@@ -57,15 +60,9 @@ impl Chunk {
         // SAFETY: freshly allocated with the alignment and at least the size of a prelude; all-zero buckets are
         // empty buckets.
         unsafe {
-            prelude.write(Prelude {
-                references: AtomicU32::new(1),
-                buckets,
-                entries: 0,
-                depth,
-                arena: Arc::clone(arena),
-            })
+            prelude.write(Prelude { references: AtomicU32::new(1), entries: 0, depth, arena: Arc::clone(arena) })
         };
-        Ok(Chunk(prelude))
+        Ok(Chunk { prelude, buckets })
     }
 
     /// Makes the chunk this reference's own, copying it if it is shared.
@@ -73,13 +70,13 @@ impl Chunk {
         if self.prelude().references.load(Acquire) == 1 {
             return Ok(());
         }
-        let copy = Chunk::new(&self.prelude().arena, self.prelude().buckets, self.prelude().depth)?;
-        let count = self.prelude().buckets as usize;
+        let copy = Chunk::new(&self.prelude().arena, self.buckets, self.prelude().depth)?;
+        let count = self.buckets as usize;
         // SAFETY: both chunks have `count` buckets, `copy` is new and so apart from `self`, and nobody
         // changes a shared chunk.
         unsafe { self.buckets_ptr().copy_to_nonoverlapping(copy.buckets_ptr(), count) };
         // SAFETY: `copy` is not shared, nobody else can see its prelude.
-        unsafe { (*copy.0.as_ptr()).entries = self.prelude().entries };
+        unsafe { (*copy.prelude.as_ptr()).entries = self.prelude().entries };
         *self = copy;
         Ok(())
     }
@@ -94,18 +91,18 @@ impl Chunk {
 
     /// Bytes of memory that the chunk takes.
     pub(crate) fn bytes(&self) -> usize {
-        layout(self.prelude().buckets).size()
+        layout(self.buckets).size()
     }
 
     /// Whether one more entry would make probes long.
     pub(crate) fn full(&self) -> bool {
-        let slots = self.prelude().buckets * SLOTS as u32;
+        let slots = self.buckets * SLOTS as u32;
         (self.prelude().entries + 1) * 4 > slots * 3
     }
 
     /// Whether it has grown as large as a chunk should, so that it is time to split it.
     pub(crate) fn largest(&self) -> bool {
-        self.prelude().buckets >= MAX_BUCKETS
+        self.buckets >= MAX_BUCKETS
     }
 
     /// The positions of all entries with this tag.
@@ -122,13 +119,21 @@ impl Chunk {
         prefetch(&buckets[home(tag, buckets.len())]);
     }
 
+    /// As `prefetch`, and for the line that a change writes besides.
+    pub(crate) fn prefetch_to_change(&self, tag: u32) {
+        prefetch(self.prelude.as_ptr());
+        self.prefetch(tag);
+    }
+
     /// Adds an entry. There must be room: see [`Chunk::full`].
     pub(crate) fn insert(&mut self, tag: u32, position: Position) {
         let buckets = self.buckets_mut();
         let mut at = home(tag, buckets.len());
         loop {
             let bucket = &mut buckets[at];
-            if let Some(slot) = bucket.positions.iter().position(|&p| p == 0) {
+            let free = bucket.free();
+            if free != 0 {
+                let slot = free.trailing_zeros() as usize;
                 bucket.tags[slot] = tag;
                 bucket.positions[slot] = position.raw();
                 break;
@@ -166,7 +171,7 @@ impl Chunk {
 
     /// A larger chunk with the same entries.
     pub(crate) fn grown(&self) -> Result<Chunk> {
-        let mut larger = Chunk::new(&self.prelude().arena, next_size(self.prelude().buckets), self.prelude().depth)?;
+        let mut larger = Chunk::new(&self.prelude().arena, next_size(self.buckets), self.prelude().depth)?;
         self.for_each(|tag, position| larger.insert(tag, position));
         Ok(larger)
     }
@@ -218,38 +223,38 @@ impl Chunk {
 
     fn prelude(&self) -> &Prelude {
         // SAFETY: points to a live prelude for as long as this reference exists.
-        unsafe { self.0.as_ref() }
+        unsafe { self.prelude.as_ref() }
     }
 
     fn prelude_mut(&mut self) -> &mut Prelude {
         debug_assert_eq!(self.prelude().references.load(Relaxed), 1, "only an unshared chunk is changed");
         // SAFETY: live, and not shared: callers go through `unshare` before they change a chunk.
-        unsafe { self.0.as_mut() }
+        unsafe { self.prelude.as_mut() }
     }
 
     fn buckets_ptr(&self) -> *mut Bucket {
         // SAFETY: the buckets follow the prelude in the same allocation; its size keeps them aligned.
-        unsafe { self.0.as_ptr().add(1).cast() }
+        unsafe { self.prelude.as_ptr().add(1).cast() }
     }
 
     #[inline]
     fn buckets(&self) -> &[Bucket] {
         // SAFETY: so many buckets were allocated and zeroed behind the prelude, and while this reference is
         // shared nobody changes them.
-        unsafe { std::slice::from_raw_parts(self.buckets_ptr(), self.prelude().buckets as usize) }
+        unsafe { std::slice::from_raw_parts(self.buckets_ptr(), self.buckets as usize) }
     }
 
     fn buckets_mut(&mut self) -> &mut [Bucket] {
         debug_assert_eq!(self.prelude().references.load(Relaxed), 1, "only an unshared chunk is changed");
         // SAFETY: as `buckets`, and exclusive: callers go through `unshare` before they change a chunk.
-        unsafe { std::slice::from_raw_parts_mut(self.buckets_ptr(), self.prelude().buckets as usize) }
+        unsafe { std::slice::from_raw_parts_mut(self.buckets_ptr(), self.buckets as usize) }
     }
 }
 
 impl Clone for Chunk {
     fn clone(&self) -> Chunk {
         self.prelude().references.fetch_add(1, Relaxed);
-        Chunk(self.0)
+        Chunk { prelude: self.prelude, buckets: self.buckets }
     }
 }
 
@@ -258,12 +263,12 @@ impl Drop for Chunk {
         if self.prelude().references.fetch_sub(1, Release) == 1 {
             // A load rather than a fence, of which ThreadSanitizer knows nothing.
             self.prelude().references.load(Acquire);
-            let layout = layout(self.prelude().buckets);
+            let layout = layout(self.buckets);
             // SAFETY: this was the last reference, so the prelude is never used again; its memory outlives the arena's
             // handle that is taken out of it, and was allocated there with this very layout.
             unsafe {
-                let prelude = self.0.read();
-                prelude.arena.release(self.0.cast(), layout);
+                let prelude = self.prelude.read();
+                prelude.arena.release(self.prelude.cast(), layout);
             }
         }
     }
@@ -278,6 +283,18 @@ impl Bucket {
             matches |= ((self.tags[slot] == tag) as u32) << slot;
         }
         matches
+    }
+}
+
+impl Bucket {
+    /// A bit for each slot that is empty.
+    #[inline]
+    fn free(&self) -> u32 {
+        let mut free = 0;
+        for slot in 0..SLOTS {
+            free |= ((self.positions[slot] == 0) as u32) << slot;
+        }
+        free
     }
 }
 

@@ -337,6 +337,11 @@ impl Shard {
         self.directory.chunk(hash.tag()).prefetch(hash.tag());
     }
 
+    /// As `prefetch`, for a change of an entry.
+    pub(crate) fn prefetch_to_change(&self, hash: KeyHash) {
+        self.directory.chunk(hash.tag()).prefetch_to_change(hash.tag());
+    }
+
     /// The live segments, as they are while the shard is locked.
     pub(crate) fn segments(&self) -> &Arc<Segments> {
         &self.segments
