@@ -26,7 +26,8 @@ const POPULATE: u64 = 256 << 10;
 const STORE_AFTER: u64 = POPULATE;
 /// By system calls, values larger than this are written straight from the caller's memory.
 const LARGE_VALUE: usize = 64 << 10;
-
+/// Batches from this length on are written by a system call: that makes the pages and fills them at once.
+const LARGE_FRAME: u64 = 16 << 10;
 /// A larger buffer is not kept for the next batch.
 const MOST_SCRATCH: usize = 4 << 20;
 
@@ -256,15 +257,17 @@ impl Appender {
     ) -> Result<()> {
         let Some(active) = &mut self.active else { return Err(no_active_segment()) };
         let offset = active.end;
-        active.populate(offset + len);
-        if let Some(map) = active.map_to_store_to() {
+        let by_call = (LARGE_FRAME..=MOST_SCRATCH as u64).contains(&len);
+        if !by_call {
+            active.populate(offset + len);
+        }
+        if !by_call && let Some(map) = active.map_to_store_to() {
             // SAFETY: as in `stage`: inside the file, behind the published end, and under the append lock.
             let stored = unsafe { map.write(offset as usize, len as usize, |out| record::encode_batch(entries, out)) };
             return stored.unwrap_or_else(|| Err(Error::new(Code::Internal, "append beyond the mapping")));
         }
         let scratch = &mut self.scratch;
-        scratch.clear();
-        scratch.try_reserve(len as usize).map_err(|_| Error::no_memory("a batch"))?;
+        scratch.try_reserve((len as usize).saturating_sub(scratch.len())).map_err(|_| Error::no_memory("a batch"))?;
         scratch.resize(len as usize, 0);
         record::encode_batch(entries, scratch)?;
         let written = write_all_at(&*active.open.file, scratch, offset);
