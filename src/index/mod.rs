@@ -12,6 +12,7 @@ mod arena;
 mod chunk;
 mod position;
 
+use std::ops::Deref;
 #[cfg(not(tsan))]
 use std::sync::atomic::{Ordering::Acquire, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -195,6 +196,43 @@ fn lock_all<G>(hashes: impl Iterator<Item = KeyHash>, lock: impl Fn(usize) -> Re
         }
     }
     Ok(guards)
+}
+
+/// Puts hashes, each with a number, into ascending order.
+pub(crate) fn sort_hashes(hashes: &mut Vec<(KeyHash, u32)>) -> Result<()> {
+    if hashes.len() < SHARDS {
+        hashes.sort_unstable();
+        return Ok(());
+    }
+    // Hashes are spread evenly: once they are with those of their shard, little is left to be sorted.
+    let mut sorted = Vec::new();
+    sorted.try_reserve_exact(hashes.len()).map_err(|_| Error::no_memory("sorting hashes"))?;
+    sorted.resize(hashes.len(), (KeyHash(0), 0));
+    let mut ends = [0; SHARDS];
+    hashes.iter().for_each(|(hash, _)| ends[hash.shard()] += 1);
+    let mut end = 0;
+    for count in &mut ends {
+        end += std::mem::replace(count, end);
+    }
+    for &entry in hashes.iter() {
+        let place = &mut ends[entry.0.shard()];
+        sorted[*place] = entry;
+        *place += 1;
+    }
+    sorted.chunk_by_mut(|a, b| a.0.shard() == b.0.shard()).for_each(<[_]>::sort_unstable);
+    *hashes = sorted;
+    Ok(())
+}
+
+/// Finds the shards of hashes in ascending order among those that were locked for them.
+pub(crate) fn shards_in_order<'a, S: Deref<Target = Shard>>(shards: &'a [S]) -> impl FnMut(KeyHash) -> &'a Shard {
+    let mut at = 0;
+    move |hash| {
+        while !shards[at].holds(hash) {
+            at += 1;
+        }
+        &shards[at]
+    }
 }
 
 /// The whole index as it was at one moment. It shares the memory of the index until that changes; what it has seen stays
