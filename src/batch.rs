@@ -1,12 +1,12 @@
 //! Batches: several changes as one. In the log a batch is one frame, which a crash leaves whole or not at all; in the
 //! index its keys change while all their shards are locked.
 
-use std::ops::Range;
+use std::ops::{Deref, DerefMut};
 
 use crate::append::Appender;
 use crate::engine::{Engine, Store};
 use crate::error::{Code, Error, Result};
-use crate::index::{KeyHash, Position, Shard};
+use crate::index::{KeyHash, Position, Shard, shards_in_order, sort_hashes};
 use crate::log::record::{BATCH_OVERHEAD, DataFileEntry, record_len};
 use crate::options::SyncLevel;
 use crate::read::Entry;
@@ -15,10 +15,14 @@ use crate::{MAX_KEY_LEN, MAX_VALUE_LEN};
 
 /// The most bytes of log that a batch of several changes may take.
 pub const MAX_BATCH_LEN: u64 = 1 << 30;
+/// Operations are numbered in 32 bits. Changes come nowhere near, by their bytes of log; conditions could.
+const MAX_OPERATIONS: usize = u32::MAX as usize;
 /// The version of no shard.
 const UNKNOWN: u64 = u64::MAX;
 /// So many keys are looked up together, with the waiting for memory overlapped.
 const BLOCK: usize = 256;
+/// So many changes of the index are prepared ahead of need.
+const LOOK_AHEAD: usize = 16;
 
 /// Changes to be applied together, and conditions under which. Belongs to no store.
 #[derive(Default)]
@@ -30,10 +34,12 @@ pub struct Batch {
     log_bytes: u64,
 }
 
+/// The key and the value stand one behind the other among the bytes of the batch.
 struct Operation {
+    key_at: usize,
+    value_len: u32,
+    key_len: u32,
     kind: Kind,
-    key: Range<usize>,
-    value: Range<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -97,6 +103,12 @@ impl Batch {
             Kind::Del => record_len(key.len(), None),
             Kind::Require | Kind::RequireAbsent => 0,
         };
+        if self.operations.len() == MAX_OPERATIONS {
+            return Err(Error::new(
+                Code::TooLarge,
+                format!("the batch would take more than {MAX_OPERATIONS} operations"),
+            ));
+        }
         if self.changes > 0 && log_bytes > 0 && self.log_bytes + log_bytes > MAX_BATCH_LEN {
             let what = format!("the batch would take more than {MAX_BATCH_LEN} bytes of log");
             return Err(Error::new(Code::TooLarge, what));
@@ -104,23 +116,41 @@ impl Batch {
         let no_memory = |_| Error::no_memory("a batch");
         self.bytes.try_reserve(key.len() + value.len()).map_err(no_memory)?;
         self.operations.try_reserve(1).map_err(no_memory)?;
-        let start = self.bytes.len();
-        let middle = start + key.len();
+        let (key_at, key_len, value_len) = (self.bytes.len(), key.len() as u32, value.len() as u32);
         self.bytes.extend_from_slice(key);
         self.bytes.extend_from_slice(value);
-        self.operations.push(Operation { kind, key: start..middle, value: middle..middle + value.len() });
+        self.operations.push(Operation { key_at, value_len, key_len, kind });
         self.changes += matches!(kind, Kind::Set | Kind::Del) as usize;
         self.log_bytes += log_bytes;
         Ok(())
     }
 
     fn key(&self, operation: &Operation) -> &[u8] {
-        &self.bytes[operation.key.clone()]
+        &self.bytes[operation.key_at..operation.value_at()]
+    }
+
+    /// What a change stores, or a condition expects.
+    fn value_bytes(&self, operation: &Operation) -> &[u8] {
+        &self.bytes[operation.value_at()..][..operation.value_len as usize]
     }
 
     /// What a change stores; `None` if it deletes.
     fn value(&self, operation: &Operation) -> Option<&[u8]> {
-        (operation.kind != Kind::Del).then(|| &self.bytes[operation.value.clone()])
+        (operation.kind != Kind::Del).then(|| self.value_bytes(operation))
+    }
+}
+
+impl Operation {
+    #[inline]
+    fn value_at(&self) -> usize {
+        self.key_at + self.key_len as usize
+    }
+
+    /// Bytes that the record of a change takes in the log.
+    #[inline]
+    fn record_len(&self) -> u64 {
+        let value_len = (self.kind != Kind::Del).then_some(self.value_len as usize);
+        record_len(self.key_len as usize, value_len)
     }
 }
 
@@ -147,14 +177,10 @@ impl Engine {
     fn write_batch(&self, batch: &Batch) -> Result<bool> {
         self.check_takes_writes()?;
         let mut targets = self.plan(batch)?;
-        let only_deletes = !batch.operations.iter().any(|o| o.kind == Kind::Set);
-        self.locate_all(batch, &mut targets)?;
         self.maintenance.slow_down(self, batch.log_bytes);
-        let written = match self.append_batch(batch, &mut targets, only_deletes) {
-            Err(e) if e.code() == Code::NoSpace && self.make_room(only_deletes) => {
-                self.append_batch(batch, &mut targets, only_deletes)?
-            }
-            other => other?,
+        let written = match self.append_new(batch, &mut targets)? {
+            None => self.append_located(batch, &mut targets)?,
+            written => written,
         };
         let Some(written) = written else { return Ok(false) };
         if self.options.sync == SyncLevel::Always {
@@ -170,21 +196,50 @@ impl Engine {
         let (mut order, mut targets) = (Vec::new(), Vec::<Target>::new());
         order.try_reserve_exact(batch.changes).map_err(no_memory)?;
         targets.try_reserve_exact(batch.changes).map_err(no_memory)?;
-        for (number, operation) in batch.operations.iter().enumerate() {
+        for (number, operation) in (0..).zip(&batch.operations) {
             if matches!(operation.kind, Kind::Set | Kind::Del) {
-                order.push((self.hash(batch.key(operation)), std::cmp::Reverse(number as u32)));
+                order.push((self.hash(batch.key(operation)), number));
             }
         }
-        order.sort_unstable();
+        sort_hashes(&mut order)?;
         let key = |number: u32| batch.key(&batch.operations[number as usize]);
-        // Keys of one hash stand together, the last change of each before its others.
-        for (hash, std::cmp::Reverse(operation)) in order {
-            let mut same_hash = targets.iter().rev().take_while(|t| t.hash == hash);
-            if !same_hash.any(|t| key(t.operation) == key(operation)) {
-                targets.push(Target { hash, operation, version: UNKNOWN, old: None, new: None });
+        // Keys of one hash stand together, the changes of each in their order.
+        for (hash, operation) in order {
+            let mut same_hash = targets.iter_mut().rev().take_while(|t| t.hash == hash);
+            match same_hash.find(|t| key(t.operation) == key(operation)) {
+                Some(earlier) => earlier.operation = operation,
+                None => targets.push(Target { hash, operation, version: UNKNOWN, old: None, new: None }),
             }
         }
         Ok(targets)
+    }
+
+    /// Writes a batch whose keys are all expected to be new: then there are no records to be looked at before the lock, and
+    /// each part of the index is visited once. `None`, and nothing has changed, if it has to be done with more care.
+    fn append_new(&self, batch: &Batch, targets: &mut [Target]) -> Result<Option<Written>> {
+        if !self.expects_fresh() || batch.operations.iter().any(|operation| operation.kind != Kind::Set) {
+            return Ok(None);
+        }
+        let mut appender = self.appender()?;
+        let before = (appender.garbage, appender.backlog());
+        match self.append_changes(&mut appender, batch, targets, false) {
+            Ok(true) => Ok(Some(Written::since(before, &appender))),
+            Ok(false) => Ok(None),
+            Err(e) if e.code() == Code::NoSpace => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Writes a batch after looking its keys up. `None` if a condition does not hold.
+    fn append_located(&self, batch: &Batch, targets: &mut [Target]) -> Result<Option<Written>> {
+        let only_deletes = !batch.operations.iter().any(|operation| operation.kind == Kind::Set);
+        self.locate_all(batch, targets)?;
+        match self.append_batch(batch, targets, only_deletes) {
+            Err(e) if e.code() == Code::NoSpace && self.make_room(only_deletes) => {
+                self.append_batch(batch, targets, only_deletes)
+            }
+            other => other,
+        }
     }
 
     /// Looks the keys up before any lock: most of the work, and any waiting for a cold page.
@@ -195,25 +250,12 @@ impl Engine {
             }
             return Ok(());
         }
-        // In blocks whose part of the index and whose old records the caches hold: first all of it is asked for.
+        // In blocks whose part of the index and whose old records the caches hold.
         for block in targets.chunks_mut(BLOCK) {
-            for run in block.chunk_by(same_shard) {
-                let shard = self.index.read(run[0].hash)?;
-                run.iter().for_each(|target| shard.prefetch(target.hash));
+            if self.ask_index(block)? {
+                continue;
             }
-            let mut known = true;
             for run in block.chunk_by_mut(same_shard) {
-                let shard = self.index.read(run[0].hash)?;
-                for target in run {
-                    target.version = shard.version();
-                    for position in shard.candidates(target.hash) {
-                        shard.segment(position)?.prefetch(position.offset());
-                        (target.version, known) = (UNKNOWN, false);
-                    }
-                }
-            }
-            // New keys are done with. Of others the records tell.
-            for run in block.chunk_by_mut(same_shard).filter(|_| !known) {
                 let shard = self.index.read(run[0].hash)?;
                 for target in run.iter_mut().filter(|target| target.version == UNKNOWN) {
                     target.version = shard.version();
@@ -224,6 +266,24 @@ impl Engine {
         Ok(())
     }
 
+    /// Asks the index about keys, and for the records that may be theirs. Keys of which it has no record are new, and done
+    /// with. True if all are.
+    fn ask_index(&self, targets: &mut [Target]) -> Result<bool> {
+        let shards = self.index.read_all(targets.iter().map(|target| target.hash))?;
+        let mut shard_of = shards_in_order(&shards);
+        targets.iter().for_each(|target| shard_of(target.hash).prefetch(target.hash));
+        let (mut shard_of, mut all_new) = (shards_in_order(&shards), true);
+        for target in targets {
+            let shard = shard_of(target.hash);
+            target.version = shard.version();
+            for position in shard.candidates(target.hash) {
+                shard.segment(position)?.prefetch(position.offset());
+                (target.version, all_new) = (UNKNOWN, false);
+            }
+        }
+        Ok(all_new)
+    }
+
     /// Writes under the append lock. Nothing has changed unless it succeeds. `None` if a condition does not hold.
     fn append_batch(&self, batch: &Batch, targets: &mut [Target], only_deletes: bool) -> Result<Option<Written>> {
         let mut appender = self.appender()?;
@@ -232,22 +292,39 @@ impl Engine {
         }
         let before = (appender.garbage, appender.backlog());
         self.locate_again(batch, targets)?;
+        if !self.append_changes(&mut appender, batch, targets, only_deletes)? {
+            return Err(Error::new(Code::Internal, "a key of a batch was stored meanwhile"));
+        }
+        Ok(Some(Written::since(before, &appender)))
+    }
+
+    /// Appends those changes that change something. False, and nothing has changed, if a key that was not looked up is not
+    /// new. Under the append lock.
+    fn append_changes(
+        &self,
+        appender: &mut Appender,
+        batch: &Batch,
+        targets: &mut [Target],
+        only_deletes: bool,
+    ) -> Result<bool> {
         let (mut count, mut len) = (0, BATCH_OVERHEAD);
         for target in targets.iter() {
             let operation = &batch.operations[target.operation as usize];
             if operation.kind == Kind::Set || target.old.is_some() {
                 count += 1;
-                len += record_len(operation.key.len(), batch.value(operation).map(<[u8]>::len));
+                len += operation.record_len();
             }
         }
-        if count > 0 {
-            let first = appender.next_timestamp()?;
-            let last = first.checked_add(count - 1).filter(|&last| last < i64::MAX);
-            let last = last.ok_or_else(|| Error::new(Code::Invalid, "the clock is at the end of time"))?;
-            appender.prepare(len, only_deletes, &self.index)?;
-            self.append_frame(&mut appender, batch, targets, len, (first, last))?;
+        if count == 0 {
+            return Ok(true);
         }
-        Ok(Some(Written::since(before, &appender)))
+        let first = appender.next_timestamp()?;
+        let last = first.checked_add(count - 1).filter(|&last| last < i64::MAX);
+        let last = last.ok_or_else(|| Error::new(Code::Invalid, "the clock is at the end of time"))?;
+        appender.prepare(len, only_deletes, &self.index)?;
+        let done = self.append_frame(appender, batch, targets, len, (first, last))?;
+        self.note_fresh(done && targets.iter().all(|target| target.old.is_none()));
+        Ok(done)
     }
 
     /// Whether the keys of the conditions are as they must be. Under the append lock, so they stay so.
@@ -256,7 +333,7 @@ impl Engine {
             let key = batch.key(operation);
             let holds = match operation.kind {
                 Kind::Set | Kind::Del => true,
-                Kind::Require => self.has_value(key, self.hash(key), &batch.bytes[operation.value.clone()])?,
+                Kind::Require => self.has_value(key, self.hash(key), batch.value_bytes(operation))?,
                 Kind::RequireAbsent => !self.exists(key)?,
             };
             if !holds {
@@ -280,7 +357,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Appends the frame, has the index point at its records, and only then lets readers see either.
+    /// Appends the frame, has the index point at its records, and only then lets readers see either. False, and nothing has
+    /// changed, if a key that was not looked up is not new.
     fn append_frame(
         &self,
         appender: &mut Appender,
@@ -288,7 +366,7 @@ impl Engine {
         targets: &mut [Target],
         len: u64,
         (first, last): (i64, i64),
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let (slot, start) = appender.next_place()?;
         // In the order in which the batch was filled: what belongs together stays together.
         let mut in_order: Vec<Option<u32>> = Vec::new();
@@ -300,9 +378,9 @@ impl Engine {
             let target = &mut targets[at as usize];
             let operation = &batch.operations[target.operation as usize];
             if operation.kind == Kind::Set || target.old.is_some() {
-                let record = record_len(operation.key.len(), batch.value(operation).map(<[u8]>::len));
-                target.new = Some(Position::new(slot, offset, record));
-                offset += record;
+                let len = operation.record_len();
+                target.new = Some(Position::new(slot, offset, len));
+                offset += len;
             }
         }
         let written = in_order.iter().flatten().map(|&at| &targets[at as usize]).filter(|t| t.new.is_some());
@@ -312,68 +390,73 @@ impl Engine {
         });
         appender.write_batch_frame(len, entries)?;
         let locked = self.index.write_all(targets.iter().map(|t| t.hash));
-        let changed = locked.and_then(|mut shards| change_all(&mut shards, targets, batch).map(|()| shards));
-        let mut shards = changed.inspect_err(|_| appender.retract_frame())?;
+        let changed = locked.and_then(|mut shards| Ok(change_all(&mut shards, targets, batch)?.then_some(shards)));
+        if !matches!(changed, Ok(Some(_))) {
+            appender.retract_frame();
+        }
+        let Some(shards) = changed? else { return Ok(false) };
         appender.publish_batch(len, first, last);
-        let mut new_segment = None;
-        for (shard, target) in with_shards(&mut shards, targets) {
-            let Some(new) = target.new else { continue };
-            if let Some(old) = target.old {
-                shard.segment(old.position)?.add_dead(old.len);
-                appender.garbage += old.len;
-            }
-            let operation = &batch.operations[target.operation as usize];
-            let segment = shard.segment(new)?;
-            if operation.kind == Kind::Del {
-                segment.add_tombstone(record_len(operation.key.len(), None));
-            }
-            new_segment = Some(segment);
-        }
-        if let Some(segment) = new_segment {
-            segment.add_dead(BATCH_OVERHEAD);
-        }
-        Ok(())
+        count_garbage(appender, &shards, targets, batch)?;
+        Ok(true)
     }
 }
 
 /// Bytes of a batch frame before its first record.
 const BATCH_PREFIX: u64 = crate::log::record::PREFIX_LEN as u64;
 
-/// Pairs each target with its shard. Both are in ascending order.
-fn with_shards<'a, S: std::ops::Deref<Target = Shard>>(
-    shards: &'a mut [S],
-    targets: &'a [Target],
-) -> impl Iterator<Item = (&'a Shard, &'a Target)> {
-    let mut at = 0;
-    let shards = &*shards;
-    targets.iter().map(move |target| {
-        while !shards[at].holds(target.hash) {
-            at += 1;
+/// Counts what a batch that has been written makes garbage, and its tombstones. Under the append lock.
+fn count_garbage(
+    appender: &mut Appender,
+    shards: &[impl Deref<Target = Shard>],
+    targets: &[Target],
+    batch: &Batch,
+) -> Result<()> {
+    let mut shard_of = shards_in_order(shards);
+    for target in targets {
+        let shard = shard_of(target.hash);
+        if let Some(old) = target.old {
+            shard.segment(old.position)?.add_dead(old.len);
+            appender.garbage += old.len;
         }
-        (&*shards[at], target)
-    })
+    }
+    if let Some(segment) = appender.active().map(|active| &active.segment) {
+        segment.add_dead(BATCH_OVERHEAD);
+        let written = targets.iter().filter(|target| target.new.is_some());
+        let operations = written.map(|target| &batch.operations[target.operation as usize]);
+        let tombstones = operations.filter(|operation| operation.kind == Kind::Del);
+        segment.add_tombstone(tombstones.map(Operation::record_len).sum());
+    }
+    Ok(())
 }
 
-/// Has the index point at the new records. If that fails, it is as it was.
-fn change_all(shards: &mut [impl std::ops::DerefMut<Target = Shard>], targets: &[Target], batch: &Batch) -> Result<()> {
-    let mut at = 0;
+/// Has the index point at the new records. If that fails, or a key that was not looked up may not be new, it is as it was.
+fn change_all(shards: &mut [impl DerefMut<Target = Shard>], targets: &[Target], batch: &Batch) -> Result<bool> {
+    let (mut at, mut ahead) = (0, 0);
     for (number, target) in targets.iter().enumerate() {
+        if let Some(later) = targets.get(number + LOOK_AHEAD) {
+            while !shards[ahead].holds(later.hash) {
+                ahead += 1;
+            }
+            shards[ahead].prefetch_to_change(later.hash);
+        }
         while !shards[at].holds(target.hash) {
             at += 1;
         }
         let change = target.change(batch);
         let shard = &mut *shards[at];
-        if let Err(e) = shard.reserve(target.hash) {
+        let as_expected = target.version != UNKNOWN || shard.candidates(target.hash).next().is_none();
+        let ready = if as_expected { shard.reserve(target.hash).map(|()| true) } else { Ok(false) };
+        if !matches!(ready, Ok(true)) {
             undo_all(shards, &targets[..number], batch);
-            return Err(e);
+            return ready;
         }
         change.apply(shard, target.hash);
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Takes the changes back, the last one first. Each finds the room that it had before.
-fn undo_all(shards: &mut [impl std::ops::DerefMut<Target = Shard>], targets: &[Target], batch: &Batch) {
+fn undo_all(shards: &mut [impl DerefMut<Target = Shard>], targets: &[Target], batch: &Batch) {
     for target in targets.iter().rev() {
         if let Some(shard) = shards.iter_mut().find(|shard| shard.holds(target.hash)) {
             target.change(batch).reversed().apply(shard, target.hash);
@@ -401,7 +484,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::storage::sim::{PageMode, SimStorage};
+    use crate::storage::sim::{Calls, FaultPlan, PageMode, SimStorage};
     use crate::{IoPath, Options};
 
     fn each_path(test: impl Fn(&dyn Fn() -> Store)) {
@@ -504,6 +587,68 @@ mod tests {
             disk.set_clock(0);
             store.set(b"later", &[8; 20 + 8 - 4]).unwrap();
             check(open(&disk.deep_copy().reboot()), &[b"before", b"later"]);
+            assert_eq!(disk.violation(), None);
+        }
+    }
+
+    #[test]
+    fn keys_taken_for_new_may_be_stored_and_a_long_frame_may_fail() {
+        each_path(|open| {
+            let store = open();
+            let key = |n: u64| n.to_be_bytes();
+            let fill = |numbers: std::ops::Range<u64>, value: u8| {
+                let mut batch = Batch::new();
+                numbers.for_each(|n| batch.set(&key(n), &[value; 100]).unwrap());
+                batch
+            };
+            for n in 0..10 {
+                store.set(&key(n), b"old").unwrap();
+            }
+            assert!(store.engine.expects_fresh());
+            // The stored keys are among many new ones, and the frame is long enough for a system call.
+            assert!(store.write(&fill(5..405, 1)).unwrap());
+            assert!(!store.engine.expects_fresh());
+            let check = |store: &Store, end: u64| {
+                for n in 0..end {
+                    let expected = if n < 5 { b"old".to_vec() } else { vec![1; 100] };
+                    assert_eq!(store.get(&key(n)).unwrap(), Some(expected), "{n}");
+                }
+                let stats = store.stats();
+                assert_eq!(stats.keys, end);
+                assert_eq!(stats.live_bytes, 5 * record_len(8, Some(3)) + (end - 5) * record_len(8, Some(100)));
+            };
+            check(&store, 405);
+            for n in 0..8 {
+                assert!(store.write(&fill(405 + 300 * n..705 + 300 * n, 1)).unwrap());
+            }
+            assert!(store.engine.expects_fresh());
+            check(&store, 2805);
+            assert!(store.write(&fill(2805..3105, 1)).unwrap());
+            store.close().unwrap();
+            check(&open(), 3105);
+        });
+    }
+
+    #[test]
+    fn a_long_frame_that_cannot_be_written_changes_nothing() {
+        for io in [IoPath::Auto, IoPath::Syscall] {
+            let disk = SimStorage::new(1, PageMode::Page);
+            let options = Options { io, background: false, ..Options::default() };
+            let open = |disk: &SimStorage| Store::open_on(Arc::new(disk.handle()), &options).unwrap();
+            let store = open(&disk);
+            for n in 0..10u64 {
+                store.set(&n.to_be_bytes(), b"").unwrap();
+            }
+            let mut batch = Batch::new();
+            (10..500u64).for_each(|n| batch.set(&n.to_be_bytes(), &[1; 100]).unwrap());
+            let before = store.stats().log_bytes;
+            disk.fail(FaultPlan { at: 0, errno: libc::EIO, persistent: true, calls: Calls::WRITE });
+            assert_eq!(store.write(&batch).unwrap_err().code(), Code::Io, "{io:?}");
+            disk.heal();
+            assert_eq!((store.stats().keys, store.stats().log_bytes), (10, before), "{io:?}");
+            assert_eq!(open(&disk.deep_copy().reboot()).stats().keys, 10, "{io:?}");
+            assert!(store.write(&batch).unwrap());
+            assert_eq!(open(&disk.deep_copy().reboot()).stats().keys, 500, "{io:?}");
             assert_eq!(disk.violation(), None);
         }
     }

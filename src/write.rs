@@ -125,7 +125,7 @@ impl Engine {
         let hash = self.hash(key);
         if let Some(value) = value
             && matches!(condition, Condition::None)
-            && self.fresh.load(Relaxed) >= EXPECT_FRESH
+            && self.expects_fresh()
             && let Some((outcome, written)) = self.write_fresh(key, value, hash)?
         {
             return self.after_write(outcome, &written);
@@ -225,9 +225,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Counts the new keys in a row. Under the append lock.
+    /// Whether the next key is expected to be new.
     #[inline]
-    fn note_fresh(&self, fresh: bool) {
+    pub(crate) fn expects_fresh(&self) -> bool {
+        self.fresh.load(Relaxed) >= EXPECT_FRESH
+    }
+
+    /// Counts the new keys in a row, or batches of such. Under the append lock.
+    #[inline]
+    pub(crate) fn note_fresh(&self, fresh: bool) {
         let count = self.fresh.load(Relaxed);
         let next = if fresh { (count + 1).min(EXPECT_FRESH) } else { 0 };
         if next != count {

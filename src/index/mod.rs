@@ -521,6 +521,18 @@ mod tests {
     }
 
     #[test]
+    fn few_and_many_hashes_are_sorted() {
+        for count in [0, 1, 255, 256, 5000] {
+            let few_shards = |n: u64| if n.is_multiple_of(3) { hash(n % 100) } else { hash(n) };
+            let mut hashes: Vec<_> = (0..count).map(|n| (few_shards(n), (count - n) as u32)).collect();
+            let mut expected = hashes.clone();
+            expected.sort();
+            sort_hashes(&mut hashes).unwrap();
+            assert!(hashes == expected, "{count}");
+        }
+    }
+
+    #[test]
     fn memory_stays_near_24_bytes_a_key() {
         let index = Index::new().unwrap();
         let (mut n, mut samples) = (0, Vec::new());
