@@ -25,6 +25,7 @@
 
 mod append;
 mod batch;
+mod buckets;
 mod chain;
 mod checkpoint;
 mod compact;

@@ -196,7 +196,7 @@ pub(crate) fn spawn(engine: &Arc<Engine>) -> Result<JoinHandle<()>> {
 }
 
 /// A new thread inherits the signal mask of the one that starts it.
-fn with_signals_blocked<T>(start: impl FnOnce() -> T) -> T {
+pub(crate) fn with_signals_blocked<T>(start: impl FnOnce() -> T) -> T {
     // SAFETY: sigset_t is plain data that sigfillset initializes; the calls only change this thread's mask, and the
     // second gives back what the first found.
     unsafe {

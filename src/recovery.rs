@@ -189,7 +189,7 @@ impl Recovery<'_> {
         for link in chain.links {
             sources.push(self.take_link(link, &mut appender_parts)?);
         }
-        let (newest, rotten) = load::fill(&self.index, self.manifest.hash_seed, &mut sources)?;
+        let (newest, rotten) = load::fill(&self.index, self.manifest.hash_seed, &mut sources, self.options.background)?;
         if !rotten.is_empty() {
             let ids = rotten.iter().map(|&i| sources[i].segment.id()).collect();
             return Ok(Outcome::RottenHints(ids, info));

@@ -6,7 +6,6 @@ use super::tombstones::Tombstone;
 use crate::engine::{Engine, hash_key};
 use crate::error::{Error, Result};
 use crate::index::{KeyHash, Position};
-use crate::load::read_key;
 use crate::log::hint::{self, HintEntry, HintReader};
 use crate::log::segment::Segment;
 
@@ -118,7 +117,9 @@ impl Listing {
 
 /// Whether there is a newer record of the tombstone's key.
 fn superseded(engine: &Engine, segment: &Segment, tombstone: &HintEntry) -> Result<bool> {
-    let key = read_key(segment, tombstone).filter(|key| hash_key(engine.hash_seed, key).0 == tombstone.hash);
+    let key = segment
+        .key_at(tombstone.offset, tombstone.len)
+        .filter(|key| hash_key(engine.hash_seed, key).0 == tombstone.hash);
     let Some(key) = key else { return Ok(false) };
     Ok(engine.locate(&key, KeyHash(tombstone.hash))?.1.is_some_and(|newer| newer.len > 0))
 }

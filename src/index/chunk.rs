@@ -65,6 +65,17 @@ impl Chunk {
         Ok(Chunk { prelude, buckets })
     }
 
+    /// A chunk of these entries, as large as it would be had it grown with them.
+    pub(crate) fn filled(arena: &Arc<Arena>, depth: u32, entries: &[(u32, Position)]) -> Result<Chunk> {
+        let mut buckets = 1;
+        while entries.len() > most_entries(buckets) {
+            buckets = next_size(buckets);
+        }
+        let mut chunk = Chunk::new(arena, buckets, depth)?;
+        entries.iter().for_each(|&(tag, position)| chunk.insert(tag, position));
+        Ok(chunk)
+    }
+
     /// Makes the chunk this reference's own, copying it if it is shared.
     pub(crate) fn unshare(&mut self) -> Result<()> {
         if self.prelude().references.load(Acquire) == 1 {
@@ -79,6 +90,11 @@ impl Chunk {
         unsafe { (*copy.prelude.as_ptr()).entries = self.prelude().entries };
         *self = copy;
         Ok(())
+    }
+
+    /// Where its memory comes from.
+    pub(crate) fn arena(&self) -> &Arc<Arena> {
+        &self.prelude().arena
     }
 
     pub(crate) fn entries(&self) -> u32 {
@@ -96,8 +112,7 @@ impl Chunk {
 
     /// Whether one more entry would make probes long.
     pub(crate) fn full(&self) -> bool {
-        let slots = self.buckets * SLOTS as u32;
-        (self.prelude().entries + 1) * 4 > slots * 3
+        self.prelude().entries as usize >= most_entries(self.buckets)
     }
 
     /// Whether it has grown as large as a chunk should, so that it is time to split it.
@@ -355,6 +370,12 @@ fn next_size(buckets: u32) -> u32 {
         n => n / 3 * 4,
     };
     next - 1
+}
+
+/// With more entries probes would be long.
+#[inline]
+pub(crate) const fn most_entries(buckets: u32) -> usize {
+    buckets as usize * SLOTS * 3 / 4
 }
 
 fn layout(buckets: u32) -> Layout {

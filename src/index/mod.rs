@@ -38,7 +38,7 @@ impl KeyHash {
     }
 
     #[inline]
-    fn tag(self) -> u32 {
+    pub(crate) fn tag(self) -> u32 {
         (self.0 >> 24) as u32
     }
 
@@ -355,6 +355,15 @@ impl Shard {
         self.version += 1;
     }
 
+    /// Puts all entries into a shard that is empty, in the order of their tags.
+    pub(crate) fn fill(&mut self, entries: &[(u32, Position)]) -> Result<()> {
+        let Some(chunk) = self.directory.chunks.first() else { return Ok(()) };
+        self.directory = Arc::new(Directory::filled(chunk.arena(), entries)?);
+        self.keys = entries.len() as u64;
+        self.version += 1;
+        Ok(())
+    }
+
     /// Moves an entry from one position to another; false if there is none at the old one. After `reserve`.
     pub(crate) fn replace(&mut self, hash: KeyHash, old: Position, new: Position) -> bool {
         let done = self.chunk_mut(hash).is_some_and(|chunk| chunk.replace(hash.tag(), old, new));
@@ -400,6 +409,35 @@ impl Shard {
 }
 
 impl Directory {
+    /// A directory of entries in the order of their tags, as it would have grown with them.
+    fn filled(arena: &Arc<Arena>, entries: &[(u32, Position)]) -> Result<Directory> {
+        let no_memory = |_| Error::no_memory("the index");
+        let (mut map, mut chunks) = (Vec::new(), Vec::new());
+        chunks
+            .try_reserve_exact(entries.len().div_ceil(chunk::most_entries(chunk::MAX_BUCKETS)).max(1))
+            .map_err(no_memory)?;
+        Directory::cut(arena, 0, entries, &mut chunks)?;
+        let depth = chunks.iter().map(Chunk::depth).max().unwrap_or(0);
+        map.try_reserve_exact(1 << depth).map_err(no_memory)?;
+        for (number, chunk) in chunks.iter().enumerate() {
+            map.extend(std::iter::repeat_n(number as u32, 1 << (depth - chunk.depth())));
+        }
+        Ok(Directory { depth, map, chunks })
+    }
+
+    /// Cuts entries whose tags have the first `depth` bits in common into chunks.
+    fn cut(arena: &Arc<Arena>, depth: u32, entries: &[(u32, Position)], chunks: &mut Vec<Chunk>) -> Result<()> {
+        if entries.len() > chunk::most_entries(chunk::MAX_BUCKETS) && depth < MAX_DEPTH {
+            let ones = entries.partition_point(|(tag, _)| tag << depth >> 31 == 0);
+            let (low, high) = entries.split_at(ones);
+            Directory::cut(arena, depth + 1, low, chunks)?;
+            return Directory::cut(arena, depth + 1, high, chunks);
+        }
+        chunks.try_reserve(1).map_err(|_| Error::no_memory("the index"))?;
+        chunks.push(Chunk::filled(arena, depth, entries)?);
+        Ok(())
+    }
+
     #[inline]
     fn map_index(&self, tag: u32) -> usize {
         ((tag as u64) << self.depth >> 32) as usize
@@ -529,6 +567,41 @@ mod tests {
             expected.sort();
             sort_hashes(&mut hashes).unwrap();
             assert!(hashes == expected, "{count}");
+        }
+    }
+
+    #[test]
+    fn a_shard_filled_at_once_is_as_one_that_has_grown() {
+        // With hashes that are spread evenly, and with many that are nearly the same.
+        for (n, shift) in [(0, 8), (1, 8), (3836, 8), (3837, 8), (60_000, 8), (5_000, 24), (9_000, 40)] {
+            let (grown, filled) = (Index::new().unwrap(), Index::new().unwrap());
+            let mut entries: Vec<_> =
+                (0..n).map(|i| (KeyHash(hash(i).0 >> shift), Position::new(0, 64 + i, 50))).collect();
+            let mut shard = grown.write(KeyHash(0)).unwrap();
+            for (hash, position) in &entries {
+                shard.reserve(*hash).unwrap();
+                shard.insert(*hash, *position);
+            }
+            drop(shard);
+            entries.sort_unstable_by_key(|(hash, _)| hash.tag());
+            let tags: Vec<_> = entries.iter().map(|(hash, position)| (hash.tag(), *position)).collect();
+            filled.write(KeyHash(0)).unwrap().fill(&tags).unwrap();
+            let shard = filled.read(KeyHash(0)).unwrap();
+            for (hash, position) in &entries {
+                assert_eq!(shard.candidates(*hash).filter(|p| p == position).count(), 1);
+            }
+            drop(shard);
+            assert_eq!(filled.usage().0, n);
+            let (memory, grown) = (filled.usage().1, grown.usage().1);
+            assert!(shift > 8 || memory <= grown, "{n} entries: {memory} bytes, {grown} when grown");
+            // It goes on as any other.
+            let mut shard = filled.write(KeyHash(0)).unwrap();
+            for (hash, position) in &entries {
+                shard.reserve(*hash).unwrap();
+                shard.insert(*hash, Position::new(1, position.offset(), 50));
+                assert!(shard.remove(*hash, *position));
+                assert!(shard.candidates(*hash).any(|p| p == Position::new(1, position.offset(), 50)));
+            }
         }
     }
 

@@ -16,8 +16,9 @@ use std::sync::Arc;
 
 use wincode::{SchemaRead, SchemaWrite};
 
+use crate::buckets::Buckets;
 use crate::error::{Error, Result};
-use crate::storage::{Storage, create_anew, read_exact_at, write_all_at};
+use crate::storage::{File, Storage, create_anew, read_exact_at, write_all_at};
 
 const MAGIC: [u8; 8] = *b"kvhint1\n";
 const HEADER_LEN: usize = 64;
@@ -25,10 +26,6 @@ const ENTRY_LEN: usize = 32;
 const TOMBSTONE: u64 = 1 << 63;
 /// Hints of smaller segments are not synced: to lose one costs less than the sync.
 const SYNC_FROM: u64 = 1 << 20;
-/// Fewer entries than this many bits can count are sorted without buckets; and more buckets than that would only miss the
-/// caches.
-const LEAST_BUCKET_BITS: u32 = 8;
-const MOST_BUCKET_BITS: u32 = 16;
 /// Entries read or written at once.
 const BLOCK: usize = 2048;
 
@@ -40,6 +37,21 @@ pub(crate) struct HintEntry {
     pub len: u64,
     pub timestamp: i64,
     pub tombstone: bool,
+}
+
+impl HintEntry {
+    /// Any bytes are an entry, if not one that makes sense.
+    #[inline]
+    pub(crate) fn decode(bytes: &[u8; ENTRY_LEN]) -> HintEntry {
+        let number = |i: usize| u64::from_le_bytes(bytes.as_chunks().0[i]);
+        HintEntry {
+            hash: number(0),
+            offset: number(1) & !TOMBSTONE,
+            len: number(2),
+            timestamp: number(3) as i64,
+            tombstone: number(1) & TOMBSTONE != 0,
+        }
+    }
 }
 
 #[derive(SchemaRead, SchemaWrite)]
@@ -96,40 +108,11 @@ pub(crate) fn write<'a>(
 }
 
 /// Sorts what has a hint entry by its hash, then its timestamp.
-///
-/// The hashes are keyed and so spread evenly: distributed to as many buckets by their top bits as there are entries, few
-/// are left to be compared in each. Without the memory for that they are all compared.
 pub(crate) fn sort<T: Copy>(entries: &mut [T], hint_entry: impl Fn(&T) -> &HintEntry) {
-    let order = |e: &T| (hint_entry(e).hash, hint_entry(e).timestamp);
-    let bits = entries.len().checked_ilog2().unwrap_or(0).min(MOST_BUCKET_BITS);
-    let (mut ends, mut copy) = (Vec::new(), Vec::new());
-    let no_memory = ends.try_reserve_exact(1 << bits).is_err() || copy.try_reserve_exact(entries.len()).is_err();
-    if bits < LEAST_BUCKET_BITS || no_memory || u32::try_from(entries.len()).is_err() {
-        return entries.sort_unstable_by_key(order);
-    }
-    ends.resize(1 << bits, 0u32);
-    copy.extend_from_slice(entries);
-    let bucket_of = |e: &T| (hint_entry(e).hash >> (64 - bits)) as usize;
-    copy.iter().for_each(|e| ends[bucket_of(e)] += 1);
-    let mut end = 0;
-    for count in &mut ends {
-        end += *count;
-        *count = end - *count;
-    }
-    for entry in &copy {
-        // What is the start of the bucket at first is its end when all its entries are in place.
-        let place = &mut ends[bucket_of(entry)];
-        entries[*place as usize] = *entry;
-        *place += 1;
-    }
-    let mut start = 0;
-    for end in ends {
-        entries[start..end as usize].sort_unstable_by_key(order);
-        start = end as usize;
-    }
+    Buckets::new().sort(entries, 0, |e| hint_entry(e).hash, |e| (hint_entry(e).hash, hint_entry(e).timestamp));
 }
 
-/// Reads a hint front to back, in the order of the hashes. What it yields is to be trusted only once
+/// Reads a hint, or a piece of one, front to back, in the order of the hashes. What it yields is to be trusted only once
 /// [`HintReader::finish`] has found the checksum right.
 ///
 /// It holds no descriptor: opening reads the hints of all segments side by side, and there may be more of those than a
@@ -142,8 +125,11 @@ pub(crate) struct HintReader {
     block_len: u64,
     /// Entries not yet read from the file.
     unread: u64,
+    /// Where those are.
     at: u64,
+    /// The checksum of so many bytes before that.
     crc: u32,
+    summed: u64,
     block: Vec<u8>,
     taken: usize,
 }
@@ -156,17 +142,25 @@ impl HintReader {
         let mut header = [0; HEADER_LEN];
         read_exact_at(&*file, &mut header, 0).ok()?;
         let layout: Layout = wincode::deserialize_exact(&header).ok()?;
-        let expected_len = layout.count.checked_mul(ENTRY_LEN as u64)?.checked_add((HEADER_LEN + 4) as u64)?;
+        let end = layout.count.checked_mul(ENTRY_LEN as u64)?.checked_add(HEADER_LEN as u64)?;
         let fits = layout.magic == MAGIC
             && layout.id == id
             && layout.identity == identity
             && layout.seed == seed
             && layout.reserved == 0
-            && file.len().ok()? == expected_len;
-        let (at, crc) = (HEADER_LEN as u64, crc32c::crc32c(&header));
-        let (covered, unread) = (layout.covered, layout.count);
-        let (storage, block_len) = (Arc::clone(storage), BLOCK as u64);
-        fits.then(|| HintReader { storage, name, covered, block_len, unread, at, crc, block: Vec::new(), taken: 0 })
+            && file.len().ok()? == end.checked_add(4)?;
+        fits.then(|| HintReader {
+            storage: Arc::clone(storage),
+            name,
+            covered: layout.covered,
+            block_len: BLOCK as u64,
+            unread: layout.count,
+            at: HEADER_LEN as u64,
+            crc: crc32c::crc32c(&header),
+            summed: HEADER_LEN as u64,
+            block: Vec::new(),
+            taken: 0,
+        })
     }
 
     /// The length of the segment that the hint covers.
@@ -174,60 +168,112 @@ impl HintReader {
         self.covered
     }
 
-    /// Reads less at once, because there are many readers.
-    pub(crate) fn read_less(&mut self) {
-        self.block_len = BLOCK as u64 / 16;
+    /// How many entries there are that have not been read.
+    pub(crate) fn unread(&self) -> u64 {
+        self.unread
+    }
+
+    /// Divides a hint that has not been read yet: each piece but the first begins where the hashes reach the next one of
+    /// `starts`, if the hint is in order. Each is read in blocks of so many entries.
+    pub(crate) fn divide(mut self, starts: &[u64], block: u64) -> Result<Vec<HintReader>> {
+        let mut pieces = Vec::new();
+        pieces.try_reserve_exact(starts.len() + 1).map_err(|_| Error::no_memory("reading a hint"))?;
+        self.block_len = block.max(1);
+        let mut rest = self;
+        for &start in starts {
+            let before = rest.count_before(start)?;
+            let (at, unread) = (rest.at + before * ENTRY_LEN as u64, rest.unread - before);
+            let (storage, name) = (Arc::clone(&rest.storage), rest.name.clone());
+            rest.unread = before;
+            let next = HintReader { storage, name, unread, at, crc: 0, summed: 0, block: Vec::new(), ..rest };
+            pieces.push(std::mem::replace(&mut rest, next));
+        }
+        pieces.push(rest);
+        Ok(pieces)
+    }
+
+    /// How many of the entries have hashes before this one.
+    fn count_before(&self, hash: u64) -> Result<u64> {
+        let file = self.open_file()?;
+        let (mut low, mut high) = (0, self.unread);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let mut found = [0; 8];
+            let read = read_exact_at(&*file, &mut found, self.at + middle * ENTRY_LEN as u64);
+            read.map_err(|e| self.failed(&e))?;
+            if u64::from_le_bytes(found) < hash { low = middle + 1 } else { high = middle }
+        }
+        Ok(low)
+    }
+
+    /// The next entries, without taking them: all that have been read, at least one, unless there are none left.
+    pub(crate) fn peek_block(&mut self) -> Result<&[[u8; ENTRY_LEN]]> {
+        if self.taken == self.block.len() && self.unread > 0 {
+            self.read_block()?;
+        }
+        Ok(self.block[self.taken..].as_chunks().0)
+    }
+
+    /// Takes so many of the entries that `peek_block` showed.
+    pub(crate) fn take(&mut self, entries: usize) {
+        self.taken = self.block.len().min(self.taken + entries * ENTRY_LEN);
     }
 
     /// The next entry, without taking it; `None` at the end.
     pub(crate) fn peek(&mut self) -> Result<Option<HintEntry>> {
-        if self.taken == self.block.len() {
-            if self.unread == 0 {
-                return Ok(None);
-            }
-            self.read_block()?;
-        }
-        let bytes = &self.block[self.taken..self.taken + ENTRY_LEN];
-        let number = |i: usize| u64::from_le_bytes(bytes[i * 8..i * 8 + 8].try_into().unwrap_or_default());
-        Ok(Some(HintEntry {
-            hash: number(0),
-            offset: number(1) & !TOMBSTONE,
-            len: number(2),
-            timestamp: number(3) as i64,
-            tombstone: number(1) & TOMBSTONE != 0,
-        }))
+        Ok(self.peek_block()?.first().map(HintEntry::decode))
     }
 
     /// Takes the entry that `peek` showed.
     pub(crate) fn advance(&mut self) {
-        self.taken += ENTRY_LEN;
+        self.take(1);
     }
 
     /// Reads what is left and says whether the checksum of the whole hint is right.
-    pub(crate) fn finish(mut self) -> Result<bool> {
-        while self.unread > 0 {
-            self.read_block()?;
+    pub(crate) fn finish(self) -> Result<bool> {
+        HintReader::finish_all(vec![self])
+    }
+
+    /// As `finish`, of a hint that has been divided into these pieces.
+    pub(crate) fn finish_all(mut pieces: Vec<HintReader>) -> Result<bool> {
+        let mut sum = 0;
+        for piece in &mut pieces {
+            while piece.unread > 0 {
+                piece.read_block()?;
+            }
+            sum = crc32c::crc32c_combine(sum, piece.crc, piece.summed as usize);
         }
-        let mut crc = [0; 4];
-        self.read(&mut crc)?;
-        Ok(u32::from_le_bytes(crc) == self.crc)
+        let mut expected = [0; 4];
+        pieces.last().map_or(Ok(()), |last| last.read(&mut expected))?;
+        Ok(u32::from_le_bytes(expected) == sum)
+    }
+
+    fn open_file(&self) -> Result<Arc<dyn File>> {
+        self.storage.open(&self.name, false).map_err(|e| self.failed(&e))
+    }
+
+    fn failed(&self, e: &std::io::Error) -> Error {
+        Error::os(format_args!("read {}", self.name), e)
     }
 
     fn read(&self, bytes: &mut [u8]) -> Result<()> {
-        let read = self.storage.open(&self.name, false).and_then(|file| read_exact_at(&*file, bytes, self.at));
-        read.map_err(|e| Error::os(format_args!("read {}", self.name), &e))
+        read_exact_at(&*self.open_file()?, bytes, self.at).map_err(|e| self.failed(&e))
     }
 
     fn read_block(&mut self) -> Result<()> {
         let count = self.unread.min(self.block_len) as usize;
-        self.block.resize(count * ENTRY_LEN, 0);
         let mut block = std::mem::take(&mut self.block);
+        self.taken = 0;
+        block
+            .try_reserve((count * ENTRY_LEN).saturating_sub(block.len()))
+            .map_err(|_| Error::no_memory("reading a hint"))?;
+        block.resize(count * ENTRY_LEN, 0);
         self.read(&mut block)?;
         self.block = block;
         self.crc = crc32c::crc32c_append(self.crc, &self.block);
+        self.summed += self.block.len() as u64;
         self.at += self.block.len() as u64;
         self.unread -= count as u64;
-        self.taken = 0;
         Ok(())
     }
 }

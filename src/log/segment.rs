@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::*}
 use std::sync::{Arc, Mutex};
 
 use super::header::{Header, LogEnd, Role};
-use super::record::{CRC_LEN, Kind, PREFIX_LEN, Prefix};
+use super::record::{CRC_LEN, Head, KEY_AT, Kind, PREFIX_LEN, Prefix};
+use crate::MAX_KEY_LEN;
 use crate::error::{Error, Result};
 use crate::prefetch::prefetch;
 use crate::storage::{File, Map, Storage, read_exact_at};
@@ -282,6 +283,16 @@ impl Segment {
             }
         }
         Ok(())
+    }
+
+    /// The key of the record of `len` bytes at `offset`, which may be damaged; `None` if it cannot be read.
+    pub(crate) fn key_at(&self, offset: u64, len: u64) -> Option<Vec<u8>> {
+        let mut fixed = [0; KEY_AT];
+        self.read_exact(&mut fixed, offset).ok()?;
+        let key_len = usize::try_from(u64::from_le_bytes(*fixed.last_chunk()?)).ok()?;
+        let mut bytes = vec![0; Head::max_len(key_len.min(MAX_KEY_LEN)).min(len as usize)];
+        self.read_exact(&mut bytes, offset).ok()?;
+        Head::parse(&bytes, len).map(|head| head.key.to_vec())
     }
 
     /// What a successor's header says of this segment, once it takes no more appends.
