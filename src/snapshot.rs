@@ -8,7 +8,7 @@ use crate::MAX_KEY_LEN;
 use crate::engine::{Engine, Store, lock};
 use crate::error::{Code, Error, Result};
 use crate::index::{Position, View};
-use crate::log::record::{self, CRC_LEN, Head, PREFIX_LEN, Prefix};
+use crate::log::record::{self, CRC_LEN, PREFIX_LEN, Prefix};
 use crate::log::segment::Segment;
 use crate::read::unreadable;
 
@@ -117,20 +117,14 @@ impl Engine {
         offset: u64,
         frame: &'a [u8],
     ) -> Result<(&'a [u8], &'a [u8])> {
-        if self.options.verify_reads && !record::crc_matches(frame) {
-            return Err(unreadable(segment, offset));
-        }
-        take_apart(segment, offset, frame)
+        self.verified(frame).ok_or_else(|| unreadable(segment, offset))
     }
-}
 
-/// The key and the value of a whole record of a value.
-#[inline]
-pub(crate) fn take_apart<'a>(segment: &Segment, offset: u64, frame: &'a [u8]) -> Result<(&'a [u8], &'a [u8])> {
-    let damaged = || unreadable(segment, offset);
-    let head = Head::parse(frame, frame.len() as u64).filter(|h| h.value_len.is_some()).ok_or_else(damaged)?;
-    let value = frame.get(head.value_at()..frame.len() - CRC_LEN).ok_or_else(damaged)?;
-    Ok((head.key, value))
+    /// The key and the value of a whole record of a value, unless it is damaged.
+    #[inline]
+    pub(crate) fn verified<'a>(&self, frame: &'a [u8]) -> Option<(&'a [u8], &'a [u8])> {
+        if self.options.verify_reads && !record::crc_matches(frame) { None } else { record::parts(frame) }
+    }
 }
 
 /// Reads a whole record by system calls: one, as the index knows about how long it is.

@@ -200,24 +200,30 @@ pub unsafe extern "C" fn kv_iter_next(
     // SAFETY: NULL or the caller's variables.
     let (key, key_len, value, value_len) =
         unsafe { (out(key, ptr::null()), out(key_len, 0), out(value, ptr::null()), out(value_len, 0)) };
-    guard(|| {
-        // SAFETY: NULL or an iterator that nobody else uses, says the header.
-        let iter = unsafe { object_mut(iter, "iter") }?;
-        let key = key.ok_or_else(|| null("key"))?;
-        let key_len = key_len.ok_or_else(|| null("key_len"))?;
-        let keys_only = iter.0.keys_only();
-        let Some((found_key, found_value)) = iter.0.next()? else {
-            return Ok(kv_status::KV_DONE);
-        };
-        (*key, *key_len) = (found_key.as_ptr(), found_key.len());
-        if let Some(value) = value.filter(|_| !keys_only) {
-            *value = found_value.as_ptr();
+    // SAFETY: NULL or an iterator that nobody else uses, says the header.
+    let (iter, key, key_len) = match (unsafe { iter.as_mut() }, key, key_len) {
+        (Some(iter), Some(key), Some(key_len)) => (&mut iter.0, key, key_len),
+        (None, ..) => return guard(|| Err(null("iter"))),
+        (_, None, _) => return guard(|| Err(null("key"))),
+        (_, _, None) => return guard(|| Err(null("key_len"))),
+    };
+    // To give out what is at hand cannot fail: the guard, which would take as long, is for reading more.
+    if !iter.at_hand() {
+        let status = guard(|| iter.load().map(|()| kv_status::KV_OK));
+        if status != kv_status::KV_OK as i32 {
+            return status;
         }
-        if let Some(value_len) = value_len {
-            *value_len = found_value.len();
-        }
-        Ok(kv_status::KV_OK)
-    })
+    }
+    let keys_only = iter.keys_only();
+    let Some((found_key, found_value)) = iter.next_at_hand() else { return kv_status::KV_DONE as i32 };
+    (*key, *key_len) = (found_key.as_ptr(), found_key.len());
+    if let Some(value) = value.filter(|_| !keys_only) {
+        *value = found_value.as_ptr();
+    }
+    if let Some(value_len) = value_len {
+        *value_len = found_value.len();
+    }
+    kv_status::KV_OK as i32
 }
 
 /// Packs as many of the next items as fit into the caller's buffer of `cap` bytes. For languages in

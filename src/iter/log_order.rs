@@ -8,7 +8,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Place, Source};
+use super::run::Run;
+use super::window::Piece;
+use super::{IterOptions, Place, Source};
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::index::View;
 use crate::log::header::HEADER_LEN;
@@ -39,16 +42,17 @@ impl LogOrder {
         LogOrder { group: VecDeque::new(), next_slot: 0, group_len }
     }
 
-    /// The place of the next live record, not yet verified.
-    pub(super) fn next(&mut self, source: &mut Source) -> Result<Option<Place>> {
+    /// Adds the next live records that are wanted to an empty run. False if there are no more; a run may stay empty
+    /// all the same.
+    pub(super) fn fill(&mut self, source: &mut Source, options: &IterOptions, run: &mut Run) -> Result<bool> {
         loop {
             if let Some(walk) = self.group.front_mut() {
-                if let Some((offset, len)) = walk.next(source)? {
-                    return Ok(Some(Place { slot: walk.slot, offset, len }));
+                if walk.fill(source, options, run)? {
+                    return Ok(true);
                 }
                 self.group.pop_front();
             } else if !self.mark_group(&source.view)? {
-                return Ok(None);
+                return Ok(false);
             }
         }
     }
@@ -102,6 +106,7 @@ struct Walk {
     batch_end: Option<u64>,
     /// From here on nothing has been shown.
     unshown: u64,
+    /// Up to here it has been asked for ahead.
     ahead: u64,
     /// The frames could not be followed any more: where the live records are that were left, by the index.
     left: Option<VecDeque<u64>>,
@@ -116,76 +121,121 @@ impl Walk {
         Ok(Walk { segment, slot, live, at, batch_end: None, unshown: 0, ahead: 0, left: None, lost: None })
     }
 
+    #[inline]
     fn mark(&mut self, offset: u64) {
-        if offset < self.segment.len() {
-            self.live.set(offset / CELL);
-        } else {
+        if !self.live.set(offset / CELL) {
             self.lost = Some(self.lost.map_or(offset, |lost| lost.min(offset)));
         }
     }
 
-    /// The offset and the length of the next live record.
-    fn next(&mut self, source: &mut Source) -> Result<Option<(u64, u64)>> {
-        if self.left.is_none() {
+    /// As [`LogOrder::fill`], with records of this segment. What cannot be read is not told before all records in front of
+    /// it have been shown.
+    fn fill(&mut self, source: &mut Source, options: &IterOptions, run: &mut Run) -> Result<bool> {
+        if self.left.is_some() {
+            return self.fill_from_index(source, options, run);
+        }
+        self.read_ahead();
+        let segment = Arc::clone(&self.segment);
+        let mut piece = source.window.piece(&segment, self.at, PREFIX_LEN as u64)?;
+        while run.has_room() {
             let Some(cell) = self.live.next_from(self.unshown.div_ceil(CELL)) else {
-                return self.lost.map_or(Ok(None), |offset| Err(unreadable(&self.segment, offset)));
+                return match self.lost {
+                    Some(offset) if run.is_empty() => Err(unreadable(&segment, offset)),
+                    _ => Ok(!run.is_empty()),
+                };
             };
-            if let Some(found) = self.follow_to(cell, source)? {
-                // No other value begins in this cell.
-                self.unshown = (cell + 1) * CELL;
-                return Ok(Some(found));
+            match self.follow_to(cell, &piece) {
+                Step::Value(offset, frame) => {
+                    // No other value begins in this cell.
+                    self.unshown = (cell + 1) * CELL;
+                    self.take(offset, frame, &source.engine, options, run)?;
+                }
+                _ if !run.is_empty() => break,
+                Step::Beyond(len) => {
+                    piece = source.window.piece(&segment, self.at, len)?;
+                    if piece.get(self.at, len).is_none() {
+                        self.left = Some(self.take_from_index(&source.view)?);
+                        break;
+                    }
+                }
+                Step::Astray => {
+                    self.left = Some(self.take_from_index(&source.view)?);
+                    break;
+                }
             }
-            self.left = Some(self.take_from_index(&source.view)?);
         }
-        let Some(offset) = self.left.as_mut().and_then(VecDeque::pop_front) else { return Ok(None) };
-        match self.prefix(offset, source)? {
-            Some(prefix) if prefix.kind == Kind::Record => Ok(Some((offset, prefix.frame_len))),
-            _ => Err(unreadable(&self.segment, offset)),
-        }
+        Ok(true)
     }
 
-    fn prefix(&self, offset: u64, source: &mut Source) -> Result<Option<Prefix>> {
-        let bytes = source.window.bytes(&self.segment, offset, PREFIX_LEN as u64)?;
-        Ok(bytes.and_then(|bytes| bytes.first_chunk()).and_then(|bytes| Prefix::parse(*bytes)))
+    /// As `fill`, with one record that the frames do not lead to.
+    fn fill_from_index(&mut self, source: &mut Source, options: &IterOptions, run: &mut Run) -> Result<bool> {
+        let Some(offset) = self.left.as_mut().and_then(VecDeque::pop_front) else { return Ok(false) };
+        let damaged = || unreadable(&self.segment, offset);
+        let prefix = source.window.bytes(&self.segment, offset, PREFIX_LEN as u64)?;
+        let prefix = prefix.and_then(|bytes| bytes.first_chunk()).and_then(|bytes| Prefix::parse(*bytes));
+        let prefix = prefix.filter(|prefix| prefix.kind == Kind::Record).ok_or_else(damaged)?;
+        let frame = source.window.bytes(&self.segment, offset, prefix.frame_len)?.ok_or_else(damaged)?;
+        self.take(offset, frame, &source.engine, options, run)?;
+        Ok(true)
     }
 
-    /// Follows the frames up to the value that begins in this cell. `None` if they lead elsewhere, for damage.
-    fn follow_to(&mut self, cell: u64, source: &mut Source) -> Result<Option<(u64, u64)>> {
+    /// Verifies a record and adds it to the run if it is wanted.
+    #[inline(always)] // Its caller's loop is all that iterating takes.
+    fn take(&self, offset: u64, frame: &[u8], engine: &Engine, options: &IterOptions, run: &mut Run) -> Result<()> {
+        let (key, value) = engine.verified(frame).ok_or_else(|| unreadable(&self.segment, offset))?;
+        if options.wants(key) {
+            let place = Place { slot: self.slot, offset, len: frame.len() as u64 };
+            // SAFETY: the segment is held by the view, and the window is read into when the run is empty.
+            unsafe { run.push(place, key, if options.keys_only { &[] } else { value }) };
+        }
+        Ok(())
+    }
+
+    /// Follows the frames up to the value that begins in this cell.
+    #[inline]
+    fn follow_to<'a>(&mut self, cell: u64, piece: &Piece<'a>) -> Step<'a> {
         loop {
             if self.batch_end == Some(self.at) {
                 self.batch_end = None;
                 self.at += CRC_LEN as u64;
             }
-            if self.at / CELL > cell {
-                return Ok(None);
-            }
-            if self.at >= self.ahead {
-                self.segment.read_ahead(self.at, READ_AHEAD);
-                self.ahead = self.at + READ_AHEAD / 2;
-            }
             let at = self.at;
-            let Some(prefix) = self.prefix(at, source)? else { return Ok(None) };
+            if at / CELL > cell {
+                return Step::Astray;
+            }
+            let Some(prefix) = piece.get(at, PREFIX_LEN as u64) else { return Step::Beyond(PREFIX_LEN as u64) };
+            let Some(prefix) = prefix.first_chunk().and_then(|bytes| Prefix::parse(*bytes)) else {
+                return Step::Astray;
+            };
             match prefix.kind {
                 Kind::Batch if self.batch_end.is_none() => {
                     self.batch_end = Some(at + prefix.frame_len - CRC_LEN as u64);
                     self.at += PREFIX_LEN as u64;
                     continue;
                 }
-                Kind::Record | Kind::Mark => self.at += prefix.frame_len,
-                Kind::Batch | Kind::Unknown => return Ok(None),
+                Kind::Batch | Kind::Unknown => return Step::Astray,
+                Kind::Record if at / CELL == cell => {
+                    let Some(frame) = piece.get(at, prefix.frame_len) else { return Step::Beyond(prefix.frame_len) };
+                    // A tombstone is short enough to begin in the same cell.
+                    if !is_tombstone(frame) {
+                        self.at += prefix.frame_len;
+                        return Step::Value(at, frame);
+                    }
+                }
+                Kind::Record | Kind::Mark => {}
             }
-            // A tombstone is short enough to begin in the same cell.
-            if at / CELL == cell && prefix.kind == Kind::Record && !self.is_tombstone(at, prefix.frame_len, source)? {
-                return Ok(Some((at, prefix.frame_len)));
-            }
+            self.at += prefix.frame_len;
+            self.read_ahead();
         }
     }
 
-    /// Whether the record that seems to stand at `offset` has no room for a value.
-    fn is_tombstone(&self, offset: u64, len: u64, source: &mut Source) -> Result<bool> {
-        let key_len = source.window.bytes(&self.segment, offset + KEY_LEN_AT as u64, 8)?;
-        let key_len = key_len.and_then(|bytes| bytes.first_chunk()).map(|bytes| u64::from_le_bytes(*bytes));
-        Ok(key_len.and_then(|key_len| key_len.checked_add(record_len(0, None))) == Some(len))
+    #[inline]
+    fn read_ahead(&mut self) {
+        if self.at + READ_AHEAD / 2 > self.ahead {
+            let from = self.ahead.max(self.at);
+            self.segment.read_ahead(from, READ_AHEAD);
+            self.ahead = from + READ_AHEAD;
+        }
     }
 
     /// Where the live records are that have not been shown.
@@ -207,6 +257,23 @@ impl Walk {
     }
 }
 
+/// What following the frames comes to.
+enum Step<'a> {
+    /// The offset of a record, and all of it. It is none of a tombstone.
+    Value(u64, &'a [u8]),
+    /// So many bytes from where the walk is now are not at hand.
+    Beyond(u64),
+    /// The frames lead elsewhere, for damage.
+    Astray,
+}
+
+/// Whether what seems to be a record has no room for a value.
+#[inline]
+fn is_tombstone(frame: &[u8]) -> bool {
+    let key_len = frame.get(KEY_LEN_AT..).and_then(|bytes| bytes.first_chunk()).map(|bytes| u64::from_le_bytes(*bytes));
+    key_len.and_then(|key_len| key_len.checked_add(record_len(0, None))) == Some(frame.len() as u64)
+}
+
 struct Bitmap(Vec<u64>);
 
 impl Bitmap {
@@ -218,10 +285,11 @@ impl Bitmap {
         Ok(Bitmap(words))
     }
 
-    fn set(&mut self, bit: u64) {
-        if let Some(word) = self.0.get_mut((bit / 64) as usize) {
-            *word |= 1 << (bit % 64);
-        }
+    /// False if there is no such bit.
+    #[inline]
+    fn set(&mut self, bit: u64) -> bool {
+        let word = self.0.get_mut((bit / 64) as usize);
+        word.map(|word| *word |= 1 << (bit % 64)).is_some()
     }
 
     /// The first bit from `bit` on that is set.

@@ -4,6 +4,7 @@
 //! fastest at.
 
 mod log_order;
+mod run;
 mod sorted;
 mod window;
 
@@ -13,11 +14,9 @@ use std::sync::atomic::Ordering::AcqRel;
 use crate::engine::{Engine, Store};
 use crate::error::{Code, Error, Result};
 use crate::index::View;
-use crate::log::record::{CRC_LEN, KEY_AT};
-use crate::log::segment::Segment;
-use crate::read::unreadable;
 use crate::snapshot::Snapshot;
 use log_order::LogOrder;
+use run::{Item, Run};
 use sorted::Sorted;
 use window::Window;
 
@@ -53,9 +52,7 @@ pub struct Iter {
     source: Source,
     options: IterOptions,
     order: Order,
-    current: Option<Item>,
-    /// The current item has not been shown yet.
-    pending: bool,
+    run: Run,
     /// Once something could not be read, everything that follows would be incomplete.
     failed: Option<Error>,
 }
@@ -81,14 +78,6 @@ struct Place {
     len: u64,
 }
 
-/// A record that has been verified.
-#[derive(Clone, Copy)]
-struct Item {
-    place: Place,
-    key_len: usize,
-    value_len: usize,
-}
-
 impl Store {
     /// Iterates over what is stored now.
     pub fn iter(&self, options: IterOptions) -> Result<Iter> {
@@ -109,7 +98,7 @@ impl Iter {
     fn new(engine: &Arc<Engine>, view: View, options: IterOptions) -> Iter {
         engine.uses.iterators.fetch_add(1, AcqRel);
         let source = Source { engine: Arc::clone(engine), view, window: Window::default() };
-        Iter { source, options, order: Order::NotBegun, current: None, pending: false, failed: None }
+        Iter { source, options, order: Order::NotBegun, run: Run::default(), failed: None }
     }
 
     /// What to show, which can be changed up to the first step.
@@ -126,32 +115,45 @@ impl Iter {
     #[allow(clippy::should_implement_trait)] // What it returns borrows from the iterator.
     pub fn next(&mut self) -> Result<Option<(&[u8], &[u8])>> {
         self.load()?;
-        self.pending = false;
-        self.show()
+        Ok(self.next_at_hand())
     }
 
     /// As `next`, but stays in front of what it shows.
     pub fn peek(&mut self) -> Result<Option<(&[u8], &[u8])>> {
         self.load()?;
-        self.show()
+        Ok(self.run.front().map(Item::shown))
     }
 
     /// Steps over what `peek` has shown.
     pub fn skip(&mut self) {
-        self.pending = false;
+        self.run.next();
     }
 
-    /// Makes sure that the current item is one that has not been shown.
-    fn load(&mut self) -> Result<()> {
+    /// Has the next item at hand if there is one.
+    pub fn load(&mut self) -> Result<()> {
         self.check_process()?;
+        if self.run.front().is_some() { Ok(()) } else { self.load_run() }
+    }
+
+    /// Whether the next item is at hand: it has been read in the process that opened the store.
+    #[inline]
+    pub fn at_hand(&self) -> bool {
+        self.run.front().is_some() && self.check_process().is_ok()
+    }
+
+    /// As `next`, of what is at hand: this cannot fail.
+    #[inline]
+    pub fn next_at_hand(&mut self) -> Option<(&[u8], &[u8])> {
+        self.run.next().map(Item::shown)
+    }
+
+    fn load_run(&mut self) -> Result<()> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
-        if !self.pending {
-            self.current = self.advance().inspect_err(|e| self.failed = Some(e.clone()))?;
-            self.pending = true;
-        }
-        Ok(())
+        let read = self.fill_run().inspect_err(|error| self.failed = Some(error.clone()));
+        // What has been read before the failure comes first.
+        if self.run.is_empty() { read } else { Ok(()) }
     }
 
     /// Whether values are left out.
@@ -164,67 +166,31 @@ impl Iter {
         self.source.engine.check_process()
     }
 
-    /// The next record that is wanted.
-    fn advance(&mut self) -> Result<Option<Item>> {
-        let source = &mut self.source;
-        let order = match &mut self.order {
-            Order::Sorted(sorted) => return sorted.next(source),
-            Order::Log(order) => order,
-            Order::NotBegun if self.options.sorted => {
-                self.order = Order::Sorted(Sorted::new(source, &self.options)?);
-                return self.advance();
-            }
-            Order::NotBegun => {
-                self.order = Order::Log(LogOrder::new(&source.view));
-                return self.advance();
-            }
-        };
-        while let Some(place) = order.next(source)? {
-            let (key, value) = source.record(place)?;
-            if self.options.wants(key) {
-                return Ok(Some(Item { place, key_len: key.len(), value_len: value.len() }));
-            }
+    /// Reads the next records that are wanted. The run stays empty if there are none.
+    fn fill_run(&mut self) -> Result<()> {
+        let Iter { source, options, order, run, .. } = self;
+        // Before anything is read: what is read replaces what the run has shown.
+        run.clear()?;
+        if let Order::NotBegun = order {
+            *order = match options.sorted {
+                true => Order::Sorted(Sorted::new(source, options)?),
+                false => Order::Log(LogOrder::new(&source.view)),
+            };
         }
-        Ok(None)
-    }
-
-    fn show(&mut self) -> Result<Option<(&[u8], &[u8])>> {
-        let Some(item) = self.current else { return Ok(None) };
-        let (key, value) = self.source.item(item)?;
-        Ok(Some((key, if self.options.keys_only { &[] } else { value })))
+        match order {
+            Order::NotBegun => Ok(()),
+            Order::Log(order) => {
+                while run.is_empty() && order.fill(source, options, run)? {}
+                Ok(())
+            }
+            Order::Sorted(sorted) => sorted.fill(source, options, run),
+        }
     }
 }
 
 impl Drop for Iter {
     fn drop(&mut self) {
         self.source.engine.uses.iterators.fetch_sub(1, AcqRel);
-    }
-}
-
-impl Source {
-    fn segment(&self, slot: u32) -> Result<&Arc<Segment>> {
-        self.view.segments().get(slot)
-    }
-
-    /// The key and the value of a record, its checksum verified.
-    #[inline]
-    fn record(&mut self, place: Place) -> Result<(&[u8], &[u8])> {
-        let segment = self.view.segments().get(place.slot)?;
-        let frame = self.window.bytes(segment, place.offset, place.len)?;
-        self.engine.open_record(segment, place.offset, frame.ok_or_else(|| unreadable(segment, place.offset))?)
-    }
-
-    /// The key and the value of a record that has been verified.
-    #[inline]
-    fn item(&mut self, item: Item) -> Result<(&[u8], &[u8])> {
-        let Place { slot, offset, len } = item.place;
-        let segment = self.view.segments().get(slot)?;
-        let frame = self.window.bytes(segment, offset, len)?;
-        let parts = frame.and_then(|frame| {
-            let value_at = frame.len() - CRC_LEN - item.value_len;
-            Some((frame.get(KEY_AT..KEY_AT + item.key_len)?, &frame[value_at..frame.len() - CRC_LEN]))
-        });
-        parts.ok_or_else(|| unreadable(segment, offset))
     }
 }
 

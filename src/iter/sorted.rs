@@ -1,8 +1,10 @@
 //! Live records in the order of their keys.
 
 use super::log_order::LogOrder;
-use super::{Item, IterOptions, Place, Source};
+use super::run::Run;
+use super::{IterOptions, Place, Source};
 use crate::error::{Error, Result};
+use crate::read::unreadable;
 
 /// So many records are asked for ahead: in this order they are anywhere in the log.
 const LOOK_AHEAD: usize = 8;
@@ -19,27 +21,27 @@ struct Entry {
     /// Where in the store of keys the key is.
     key_at: u64,
     key_len: u32,
-    slot: u32,
-    offset: u64,
-    len: u64,
+    place: Place,
 }
 
 impl Sorted {
     pub(super) fn new(source: &mut Source, options: &IterOptions) -> Result<Sorted> {
         let (mut entries, mut keys) = (Vec::new(), Vec::new());
         let no_memory = |_| Error::no_memory("sorting the keys");
-        let mut order = LogOrder::new(&source.view);
-        while let Some(place) = order.next(source)? {
-            let (key, _) = source.record(place)?;
-            if !options.wants(key) {
-                continue;
+        let (mut order, mut run) = (LogOrder::new(&source.view), Run::default());
+        loop {
+            run.clear()?;
+            if !order.fill(source, options, &mut run)? {
+                break;
             }
-            entries.try_reserve(1).map_err(no_memory)?;
-            keys.try_reserve(key.len()).map_err(no_memory)?;
-            let Place { slot, offset, len } = place;
-            let (key_at, key_len) = (keys.len() as u64, key.len() as u32);
-            entries.push(Entry { head: head(key), key_at, key_len, slot, offset, len });
-            keys.extend_from_slice(key);
+            while let Some(item) = run.next() {
+                let (place, (key, _)) = (item.place, item.shown());
+                entries.try_reserve(1).map_err(no_memory)?;
+                keys.try_reserve(key.len()).map_err(no_memory)?;
+                let (key_at, key_len) = (keys.len() as u64, key.len() as u32);
+                entries.push(Entry { head: head(key), key_at, key_len, place });
+                keys.extend_from_slice(key);
+            }
         }
         let key = |e: &Entry| &keys[e.key_at as usize..e.key_at as usize + e.key_len as usize];
         entries.sort_unstable_by(|a, b| a.head.cmp(&b.head).then_with(|| key(a).cmp(key(b))));
@@ -47,16 +49,22 @@ impl Sorted {
         Ok(Sorted { entries, next: 0 })
     }
 
-    pub(super) fn next(&mut self, source: &mut Source) -> Result<Option<Item>> {
-        if let Some(ahead) = self.entries.get(self.next + LOOK_AHEAD) {
-            source.segment(ahead.slot)?.prefetch(ahead.offset);
+    /// Adds the next record to an empty run, if there is one.
+    pub(super) fn fill(&mut self, source: &mut Source, options: &IterOptions, run: &mut Run) -> Result<()> {
+        let segments = source.view.segments();
+        if let Some(Entry { place, .. }) = self.entries.get(self.next + LOOK_AHEAD) {
+            segments.get(place.slot)?.prefetch(place.offset);
         }
-        let Some(entry) = self.entries.get(self.next) else { return Ok(None) };
+        let Some(&Entry { place, .. }) = self.entries.get(self.next) else { return Ok(()) };
         self.next += 1;
-        let place = Place { slot: entry.slot, offset: entry.offset, len: entry.len };
+        let segment = segments.get(place.slot)?;
+        let frame = source.window.bytes(segment, place.offset, place.len)?;
+        let frame = frame.ok_or_else(|| unreadable(segment, place.offset))?;
         // Between sorting and now the disk may have rotted.
-        let (key, value) = source.record(place)?;
-        Ok(Some(Item { place, key_len: key.len(), value_len: value.len() }))
+        let (key, value) = source.engine.open_record(segment, place.offset, frame)?;
+        // SAFETY: the segment is held by the view, and the window is read into when the run has been cleared.
+        unsafe { run.push(place, key, if options.keys_only { &[] } else { value }) };
+        Ok(())
     }
 }
 

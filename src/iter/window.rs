@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::log::segment::{Segment, SegmentIo};
 
-/// So much is read at once by system calls, and asked for ahead where segments are mapped.
+/// So much is read at once by system calls.
 const WINDOW_LEN: u64 = 256 << 10;
 
 /// A piece of a segment that is read by system calls. Mapped ones need none.
@@ -17,12 +17,35 @@ pub(super) struct Window {
     pub(super) at_random: bool,
 }
 
+/// Bytes of a segment that are at hand.
+pub(super) struct Piece<'a> {
+    bytes: &'a [u8],
+    at: u64,
+}
+
+impl<'a> Piece<'a> {
+    /// The bytes from `offset` on for `len`, if the piece has them.
+    #[inline]
+    pub(super) fn get(&self, offset: u64, len: u64) -> Option<&'a [u8]> {
+        let start = offset.checked_sub(self.at).and_then(|start| usize::try_from(start).ok())?;
+        self.bytes.get(start..)?.get(..usize::try_from(len).ok()?)
+    }
+}
+
 impl Window {
     /// The bytes from `offset` on for `len`; `None` where the segment does not reach that far.
     #[inline]
     pub(super) fn bytes<'a>(&'a mut self, segment: &'a Segment, offset: u64, len: u64) -> Result<Option<&'a [u8]>> {
         if let SegmentIo::Mapped(_) = segment.io() {
             return Ok(segment.mapped(offset, len));
+        }
+        Ok(self.read(segment, offset, len)?.get(offset, len))
+    }
+
+    /// All that is at hand together with these bytes, and nothing where the segment does not reach that far.
+    pub(super) fn piece<'a>(&'a mut self, segment: &'a Segment, offset: u64, len: u64) -> Result<Piece<'a>> {
+        if let SegmentIo::Mapped(_) = segment.io() {
+            return Ok(Piece { bytes: segment.mapped(0, segment.len()).unwrap_or_default(), at: 0 });
         }
         self.read(segment, offset, len)
     }
@@ -32,9 +55,9 @@ impl Window {
         self.bytes.len()
     }
 
-    fn read(&mut self, segment: &Segment, offset: u64, len: u64) -> Result<Option<&[u8]>> {
+    fn read(&mut self, segment: &Segment, offset: u64, len: u64) -> Result<Piece<'_>> {
         let Some(available) = segment.len().checked_sub(offset).filter(|&available| available >= len) else {
-            return Ok(None);
+            return Ok(Piece { bytes: &[], at: offset });
         };
         let inside = offset.checked_sub(self.at).is_some_and(|skip| skip + len <= self.bytes.len() as u64);
         if self.segment != segment.id() || !inside {
@@ -52,7 +75,6 @@ impl Window {
             }
             read.inspect_err(|_| self.segment = 0)?;
         }
-        let start = (offset - self.at) as usize;
-        Ok(Some(&self.bytes[start..start + len as usize]))
+        Ok(Piece { bytes: &self.bytes, at: self.at })
     }
 }

@@ -184,6 +184,18 @@ impl<'a> Head<'a> {
     }
 }
 
+/// The key and the value of a whole record of a value; `None` if it is no such record. What [`Head::parse`] finds too,
+/// for those who want no more.
+#[inline]
+pub(crate) fn parts(frame: &[u8]) -> Option<(&[u8], &[u8])> {
+    let key_len = u64::from_le_bytes(*frame.get(KEY_LEN_AT..KEY_AT)?.first_chunk()?);
+    let value_at = KEY_AT.checked_add(usize::try_from(key_len).ok()?)?.checked_add(1 + 8)?;
+    let (head, value) = frame.get(..frame.len() - CRC_LEN)?.split_at_checked(value_at)?;
+    let (key, option) = head.get(KEY_AT..)?.split_last_chunk::<9>()?;
+    let [some, value_len @ ..] = option;
+    (*some == 1 && u64::from_le_bytes(*value_len) == value.len() as u64).then_some((key, value))
+}
+
 /// Whether a whole frame's checksum is right.
 #[inline]
 pub(crate) fn crc_matches(frame: &[u8]) -> bool {
