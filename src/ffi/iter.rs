@@ -202,20 +202,20 @@ pub unsafe extern "C" fn kv_iter_next(
         unsafe { (out(key, ptr::null()), out(key_len, 0), out(value, ptr::null()), out(value_len, 0)) };
     // SAFETY: NULL or an iterator that nobody else uses, says the header.
     let (iter, key, key_len) = match (unsafe { iter.as_mut() }, key, key_len) {
-        (Some(iter), Some(key), Some(key_len)) => (&mut iter.0, key, key_len),
-        (None, ..) => return guard(|| Err(null("iter"))),
-        (_, None, _) => return guard(|| Err(null("key"))),
-        (_, _, None) => return guard(|| Err(null("key_len"))),
+        (Some(iter), Some(key), Some(key_len)) => (iter, key, key_len),
+        (None, ..) => return refuse_null("iter"),
+        (_, None, _) => return refuse_null("key"),
+        (.., None) => return refuse_null("key_len"),
     };
-    // To give out what is at hand cannot fail: the guard, which would take as long, is for reading more.
-    if !iter.at_hand() {
-        let status = guard(|| iter.load().map(|()| kv_status::KV_OK));
+    // To give out what is at hand cannot fail, and takes less time than the guard.
+    if !iter.0.at_hand() {
+        let status = read_more(iter);
         if status != kv_status::KV_OK as i32 {
             return status;
         }
     }
-    let keys_only = iter.keys_only();
-    let Some((found_key, found_value)) = iter.next_at_hand() else { return kv_status::KV_DONE as i32 };
+    let keys_only = iter.0.keys_only();
+    let Some((found_key, found_value)) = iter.0.next_at_hand() else { return kv_status::KV_DONE as i32 };
     (*key, *key_len) = (found_key.as_ptr(), found_key.len());
     if let Some(value) = value.filter(|_| !keys_only) {
         *value = found_value.as_ptr();
@@ -224,6 +224,16 @@ pub unsafe extern "C" fn kv_iter_next(
         *value_len = found_value.len();
     }
     kv_status::KV_OK as i32
+}
+
+#[cold]
+fn refuse_null(what: &str) -> i32 {
+    guard(|| Err(null(what)))
+}
+
+#[cold]
+fn read_more(iter: &mut kv_iter) -> i32 {
+    guard(|| iter.0.load().map(|()| kv_status::KV_OK))
 }
 
 /// Packs as many of the next items as fit into the caller's buffer of `cap` bytes. For languages in

@@ -17,6 +17,7 @@ use crate::index::View;
 use crate::log::header::HEADER_LEN;
 use crate::log::record::{CRC_LEN, KEY_LEN_AT, Kind, PREFIX_LEN, Prefix, record_len};
 use crate::log::segment::Segment;
+use crate::prefetch::prefetch_record;
 use crate::read::unreadable;
 
 /// Bytes of log for each bit. A record of a value takes more, so at most one of them begins in a cell.
@@ -24,6 +25,8 @@ const CELL: u64 = 32;
 /// A group has so many bytes of log at most for each key there is: six bytes of bitmap.
 const GROUP_PER_KEY: u64 = 6 * 8 * CELL;
 const LEAST_GROUP: u64 = 1 << 30;
+/// So far ahead memory is asked for: the processor by itself does not look beyond a page.
+const NEAR: usize = 2 << 10;
 /// So much is asked for ahead where segments are mapped.
 const READ_AHEAD: u64 = 2 << 20;
 
@@ -58,6 +61,7 @@ impl LogOrder {
     }
 
     /// Marks the next group of segments. False if there is none.
+    #[inline(never)]
     fn mark_group(&mut self, view: &View) -> Result<bool> {
         let slots = view.segments().slots();
         let first = self.next_slot;
@@ -104,10 +108,10 @@ struct Walk {
     at: u64,
     /// Where the last record of the batch ends that the next frame is in.
     batch_end: Option<u64>,
-    /// From here on nothing has been shown.
+    /// From this cell on nothing has been shown.
     unshown: u64,
-    /// Up to here it has been asked for ahead.
-    ahead: u64,
+    /// Up to here bytes have been asked for ahead.
+    asked: u64,
     /// The frames could not be followed any more: where the live records are that were left, by the index.
     left: Option<VecDeque<u64>>,
     /// Where a live record was that has been lost with the end of the file.
@@ -118,7 +122,7 @@ impl Walk {
     fn new(segment: &Arc<Segment>, slot: u32) -> Result<Walk> {
         let (segment, live) = (Arc::clone(segment), Bitmap::new(segment.len() / CELL + 1)?);
         let at = HEADER_LEN as u64;
-        Ok(Walk { segment, slot, live, at, batch_end: None, unshown: 0, ahead: 0, left: None, lost: None })
+        Ok(Walk { segment, slot, live, at, batch_end: None, unshown: 0, asked: 0, left: None, lost: None })
     }
 
     #[inline]
@@ -130,15 +134,16 @@ impl Walk {
 
     /// As [`LogOrder::fill`], with records of this segment. What cannot be read is not told before all records in front of
     /// it have been shown.
+    #[inline(never)]
     fn fill(&mut self, source: &mut Source, options: &IterOptions, run: &mut Run) -> Result<bool> {
         if self.left.is_some() {
             return self.fill_from_index(source, options, run);
         }
-        self.read_ahead();
+        self.ask_ahead();
         let segment = Arc::clone(&self.segment);
         let mut piece = source.window.piece(&segment, self.at, PREFIX_LEN as u64)?;
         while run.has_room() {
-            let Some(cell) = self.live.next_from(self.unshown.div_ceil(CELL)) else {
+            let Some(cell) = self.live.next_from(self.unshown) else {
                 return match self.lost {
                     Some(offset) if run.is_empty() => Err(unreadable(&segment, offset)),
                     _ => Ok(!run.is_empty()),
@@ -146,8 +151,9 @@ impl Walk {
             };
             match self.follow_to(cell, &piece) {
                 Step::Value(offset, frame) => {
+                    prefetch_record(frame.as_ptr().wrapping_add(NEAR));
                     // No other value begins in this cell.
-                    self.unshown = (cell + 1) * CELL;
+                    self.unshown = cell + 1;
                     self.take(offset, frame, &source.engine, options, run)?;
                 }
                 _ if !run.is_empty() => break,
@@ -168,6 +174,7 @@ impl Walk {
     }
 
     /// As `fill`, with one record that the frames do not lead to.
+    #[cold]
     fn fill_from_index(&mut self, source: &mut Source, options: &IterOptions, run: &mut Run) -> Result<bool> {
         let Some(offset) = self.left.as_mut().and_then(VecDeque::pop_front) else { return Ok(false) };
         let damaged = || unreadable(&self.segment, offset);
@@ -225,24 +232,31 @@ impl Walk {
                 Kind::Record | Kind::Mark => {}
             }
             self.at += prefix.frame_len;
+            self.ask_ahead();
+        }
+    }
+
+    /// Asks for what comes next, well before the walk is there.
+    #[inline]
+    fn ask_ahead(&mut self) {
+        if self.at + READ_AHEAD / 2 > self.asked {
             self.read_ahead();
         }
     }
 
-    #[inline]
+    #[cold]
     fn read_ahead(&mut self) {
-        if self.at + READ_AHEAD / 2 > self.ahead {
-            let from = self.ahead.max(self.at);
-            self.segment.read_ahead(from, READ_AHEAD);
-            self.ahead = from + READ_AHEAD;
-        }
+        let from = self.asked.max(self.at);
+        self.segment.read_ahead(from, READ_AHEAD);
+        self.asked = from + READ_AHEAD;
     }
 
     /// Where the live records are that have not been shown.
+    #[cold]
     fn take_from_index(&self, view: &View) -> Result<VecDeque<u64>> {
         let (mut left, mut no_memory) = (Vec::new(), false);
         view.for_each(|position| {
-            if position.slot() == self.slot && position.offset() >= self.unshown {
+            if position.slot() == self.slot && position.offset() / CELL >= self.unshown {
                 no_memory |= left.try_reserve(1).is_err();
                 if !no_memory {
                     left.push(position.offset());

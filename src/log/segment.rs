@@ -7,7 +7,7 @@ use super::header::{Header, LogEnd, Role};
 use super::record::{CRC_LEN, Head, KEY_AT, Kind, PREFIX_LEN, Prefix};
 use crate::MAX_KEY_LEN;
 use crate::error::{Error, Result};
-use crate::prefetch::prefetch;
+use crate::prefetch::prefetch_record;
 use crate::storage::{File, Map, Storage, read_exact_at};
 
 /// So many bytes are worth a system call that makes syncing them cheaper.
@@ -238,9 +238,7 @@ impl Segment {
     #[inline]
     pub(crate) fn prefetch(&self, offset: u64) {
         if let Some(bytes) = self.mapped(offset, 1) {
-            let first = bytes.as_ptr();
-            // A record of a short key and a hundred bytes of value lies on three lines.
-            (0..3).for_each(|line| prefetch(first.wrapping_add(64 * line)));
+            prefetch_record(bytes.as_ptr());
         }
     }
 
