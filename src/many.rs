@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::engine::{Engine, Store};
 use crate::error::{Code, Error, Result};
-use crate::index::{Position, Segments, shards_in_order, sort_hashes};
+use crate::index::{KeyHash, Position, Segments, shards_in_order, sort_hashes};
 use crate::log::record::CRC_LEN;
 use crate::log::segment::Segment;
 use crate::read::{ValueBuf, unreadable};
@@ -20,6 +20,7 @@ const BLOCK: usize = 64;
 /// An index entry that may be a key's.
 #[derive(Clone, Copy)]
 struct Candidate {
+    hash: KeyHash,
     position: Position,
     /// The number of the key.
     key: u32,
@@ -70,7 +71,7 @@ impl Engine {
                 let table = tables.len() as u32 - 1;
                 for position in shard.candidates(hash) {
                     candidates.try_reserve(1).map_err(no_memory)?;
-                    candidates.push(Candidate { position, key, table });
+                    candidates.push(Candidate { hash, position, key, table });
                 }
             }
         }
@@ -88,10 +89,10 @@ impl Engine {
                 asked = found.candidates.len().min(done + BLOCK);
                 found.ask_for_records(&found.candidates[done - candidates.len()..asked])?;
             }
-            let number = candidates[0].key;
+            let Candidate { hash, key: number, .. } = candidates[0];
             let key = keys[number as usize];
             let places = candidates.iter().map(|candidate| Ok((candidate.position, found.segment(candidate)?)));
-            let Some(entry) = self.find_among(places, key, self.hash(key))? else { continue };
+            let Some(entry) = self.find_among(places, key, hash)? else { continue };
             let Some(candidate) = candidates.iter().find(|candidate| candidate.position == entry.position) else {
                 continue;
             };

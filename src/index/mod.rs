@@ -189,9 +189,11 @@ impl Index {
 /// Locks the shards of hashes that are in ascending order: everybody who locks several does so in this order.
 fn lock_all<G>(hashes: impl Iterator<Item = KeyHash>, lock: impl Fn(usize) -> Result<G>) -> Result<Vec<G>> {
     let (mut guards, mut last) = (Vec::new(), usize::MAX);
+    let no_memory = |_| Error::no_memory("locking the index");
+    guards.try_reserve_exact(hashes.size_hint().0.min(SHARDS)).map_err(no_memory)?;
     for shard in hashes.map(KeyHash::shard) {
         if std::mem::replace(&mut last, shard) != shard {
-            guards.try_reserve(1).map_err(|_| Error::no_memory("locking the index"))?;
+            guards.try_reserve(1).map_err(no_memory)?;
             guards.push(lock(shard)?);
         }
     }
