@@ -491,7 +491,7 @@ int32_t kv_get_into(kv_store *store,
  * @return
  * - KV_OK: also if some or all keys are not found.
  * - KV_ERR_INVALID: `store`, `buf` or an array is NULL, a key is NULL with a length that is not 0,
- *   or `count` is too large for an array.
+ *   or `count` is 2^32 or more.
  * - KV_ERR_TOO_LARGE: a key is longer than KV_MAX_KEY_LEN.
  * - KV_ERR_CORRUPT: the record of one of the keys is damaged.
  * - KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_FORKED, KV_ERR_INTERNAL
@@ -576,8 +576,8 @@ int32_t kv_batch_new(kv_batch **batch);
  * - KV_OK
  * - KV_ERR_INVALID: `batch` is NULL, or `key` or `value` is NULL with a length that is not 0.
  * - KV_ERR_TOO_LARGE: the key is longer than KV_MAX_KEY_LEN, the value longer than
- *   KV_MAX_VALUE_LEN, or the batch would take more than KV_MAX_BATCH_LEN bytes of log. A batch of a
- *   single change may be larger. The batch stays as it was.
+ *   KV_MAX_VALUE_LEN, or the batch would take more than KV_MAX_BATCH_LEN bytes of log (a batch of a
+ *   single change may be larger) or more than 2^32 - 1 operations. The batch stays as it was.
  * - KV_ERR_NO_MEMORY: the batch stays as it was.
  * - KV_ERR_INTERNAL
  */

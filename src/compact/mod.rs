@@ -30,7 +30,7 @@ use listing::{Found, Listing, Live};
 use output::Output;
 
 /// A segment that so often could not be read is left alone.
-const MOST_FAILURES: u8 = 3;
+const MOST_FAILURES: u8 = 5;
 /// So many entries are pointed at their new place under one hold of the append lock.
 const REPOINT_BATCH: usize = 32;
 

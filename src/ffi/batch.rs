@@ -52,8 +52,8 @@ pub unsafe extern "C" fn kv_batch_new(batch: *mut *mut kv_batch) -> i32 {
 /// - KV_OK
 /// - KV_ERR_INVALID: `batch` is NULL, or `key` or `value` is NULL with a length that is not 0.
 /// - KV_ERR_TOO_LARGE: the key is longer than KV_MAX_KEY_LEN, the value longer than
-///   KV_MAX_VALUE_LEN, or the batch would take more than KV_MAX_BATCH_LEN bytes of log. A batch of a
-///   single change may be larger. The batch stays as it was.
+///   KV_MAX_VALUE_LEN, or the batch would take more than KV_MAX_BATCH_LEN bytes of log (a batch of a
+///   single change may be larger) or more than 2^32 - 1 operations. The batch stays as it was.
 /// - KV_ERR_NO_MEMORY: the batch stays as it was.
 /// - KV_ERR_INTERNAL
 #[unsafe(no_mangle)]

@@ -197,7 +197,7 @@ pub unsafe extern "C" fn kv_get_into(
 /// @return
 /// - KV_OK: also if some or all keys are not found.
 /// - KV_ERR_INVALID: `store`, `buf` or an array is NULL, a key is NULL with a length that is not 0,
-///   or `count` is too large for an array.
+///   or `count` is 2^32 or more.
 /// - KV_ERR_TOO_LARGE: a key is longer than KV_MAX_KEY_LEN.
 /// - KV_ERR_CORRUPT: the record of one of the keys is damaged.
 /// - KV_ERR_NO_MEMORY, KV_ERR_IO, KV_ERR_FORKED, KV_ERR_INTERNAL
