@@ -25,6 +25,9 @@ use crate::storage::Storage;
 use crate::sync::GroupCommit;
 use crate::write::Condition;
 
+/// So often it is looked whether the append lock is free before a thread falls asleep over it: a few microseconds.
+const SPINS: u32 = 300;
+
 /// An open store. May be used from any number of threads at once.
 pub struct Store {
     pub(crate) engine: Arc<Engine>,
@@ -242,6 +245,13 @@ impl Engine {
 
     /// Takes the append lock.
     pub(crate) fn appender(&self) -> Result<MutexGuard<'_, Appender>> {
+        // Nearly always it is held for less time than it takes to fall asleep and to be woken.
+        for _ in 0..SPINS {
+            if let Ok(appender) = self.appender.try_lock() {
+                return Ok(appender);
+            }
+            std::hint::spin_loop();
+        }
         self.appender.lock().map_err(|_| {
             Error::new(Code::Internal, "the store takes no more writes after an internal error; reopen it")
         })

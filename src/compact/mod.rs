@@ -277,9 +277,12 @@ impl Job {
             let first = KeyHash(moved[number].entry.hash);
             let of_shard = moved[number..].iter().take_while(|m| KeyHash(m.entry.hash).shard() == first.shard());
             let count = of_shard.take(REPOINT_BATCH).count();
+            // Writers wait for no more than what is in the caches.
+            let ahead = engine.index.read(first)?;
+            moved[number..].iter().take(count).for_each(|m| ahead.prefetch_to_change(KeyHash(m.entry.hash)));
+            drop(ahead);
             let _writers_wait = engine.appender()?;
             let mut shard = engine.index.write(first)?;
-            moved[number..].iter().take(count).for_each(|m| shard.prefetch(KeyHash(m.entry.hash)));
             for Live { entry, from } in &moved[number..number + count] {
                 if !entry.tombstone {
                     let hash = KeyHash(entry.hash);
