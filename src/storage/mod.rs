@@ -16,6 +16,7 @@ pub(crate) mod sim;
 use std::any::Any;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
 
 pub(crate) use map::{Map, MapOwner};
 
@@ -100,11 +101,14 @@ pub(crate) fn write_all_at(file: &dyn File, mut buf: &[u8], mut offset: u64) -> 
 /// measured to be slower. They come from memory that was idle for longer, which in a virtual machine the host may have
 /// taken back; small ones are left over from others.
 pub(crate) fn write_zeros_at(file: &dyn File, offset: u64, len: u64) -> io::Result<()> {
-    static PIECE: [u8; 16 << 10] = [0; 16 << 10];
+    /// Atomic only in order not to be constant: constants take room in the library.
+    static PIECE: [AtomicU8; 16 << 10] = [const { AtomicU8::new(0) }; 16 << 10];
+    // SAFETY: an `AtomicU8` is laid out as a `u8`, and nobody ever stores to these.
+    let zeros = unsafe { std::slice::from_raw_parts(PIECE.as_ptr().cast::<u8>(), PIECE.len()) };
     let (mut at, end) = (offset, offset + len);
     while at < end {
-        let piece = (PIECE.len() - at as usize % PIECE.len()).min((end - at) as usize);
-        write_all_at(file, &PIECE[..piece], at)?;
+        let piece = (zeros.len() - at as usize % zeros.len()).min((end - at) as usize);
+        write_all_at(file, &zeros[..piece], at)?;
         at += piece as u64;
     }
     Ok(())
