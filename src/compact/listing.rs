@@ -1,4 +1,4 @@
-//! Which records a segment has, without reading it: its hint tells.
+//! Which records of a segment are live, found without reading it: its hint lists them, and the index knows.
 
 use std::sync::Arc;
 

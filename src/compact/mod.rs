@@ -151,22 +151,22 @@ impl Job {
             }
             input.listing = Listing::by_hint(engine, segment);
         }
-        let looked_up = match &mut input.listing {
-            Some(listing) => look_up_some(engine, listing, (number, input.slot, segment), &mut self.found, budget),
-            None => Err(Error::corrupt(&hint::name(segment.id()), 0, "no hint")),
-        };
-        let ended = match looked_up {
-            Ok(more) if more => return Ok(Progress::More),
-            Ok(_) => input.listing.take().map(Listing::finish).transpose(),
+        let Some(listing) = &mut input.listing else { return self.list_by_scan(engine, number) };
+        let by_hint = matches!(listing, Listing::Hint(_));
+        let trusted = match look_up_some(engine, listing, (number, input.slot, segment), &mut self.found, budget) {
+            Ok(true) => return Ok(Progress::More),
+            Ok(false) => input.listing.take().map_or(Ok(false), Listing::finish),
             Err(e) => Err(e),
         };
-        match ended {
-            Ok(Some(true)) => {
+        match trusted {
+            Ok(true) => {
                 self.found.live.sort_unstable_by_key(|live| live.entry.offset);
                 self.stage = Stage::Copy(number, 0);
                 Ok(Progress::More)
             }
             Err(e) if e.code() == Code::NoMemory => Err(e),
+            // It may not be the hint that cannot be read, but a scan is made only once.
+            Err(e) if !by_hint => self.failed(number, e),
             _ => self.list_by_scan(engine, number),
         }
     }

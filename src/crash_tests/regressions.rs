@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::log::record::{DataFileEntry, encode_record, record_len};
+use crate::storage::Storage;
 use crate::storage::sim::{Calls, Crash, FaultPlan, PageMode, SimStorage, Unsynced};
 use crate::{Code, IoPath, Options, Store};
 
@@ -271,4 +272,26 @@ fn compaction_loses_nothing_to_a_hint_that_rots_while_the_store_is_open() {
         assert_eq!(store.get(b"deleted").unwrap(), None, "byte {at}");
     }
     assert!(at > 200, "the hint has only {at} bytes");
+}
+
+/// To know whether a tombstone is needed, compaction may have to read a newer record, of a segment that is none of its inputs.
+/// If that cannot be read, another look at the input does not help: it once went on for ever.
+#[test]
+fn compaction_ends_when_a_newer_record_of_a_deleted_key_cannot_be_read() {
+    let sim = SimStorage::new(1, PageMode::Page);
+    let open = || Store::open_on(Arc::new(sim.clone()), &Options { io: IoPath::Syscall, ..options() }).unwrap();
+    let store = open();
+    let pad = |names: std::ops::Range<u8>| names.for_each(|n| store.set(&[n], &[n; 600]).unwrap());
+    store.set(b"key", b"old").unwrap();
+    assert!(store.del(b"key").unwrap());
+    pad(0..7);
+    store.set(b"key", b"new").unwrap();
+    pad(7..250);
+    store.close().unwrap();
+    let store = open();
+    // After this no descriptor of the second segment is left.
+    (20..250).for_each(|n| assert!(store.get(&[n]).unwrap().is_some()));
+    Storage::remove(&sim, "0000000002.log").unwrap();
+    assert_eq!(store.compact().unwrap_err().code(), Code::Io);
+    assert_eq!(store.get(&[0]).unwrap().as_deref(), Some(&[0; 600][..]));
 }

@@ -299,9 +299,7 @@ impl Bucket {
         }
         matches
     }
-}
 
-impl Bucket {
     /// A bit for each slot that is empty.
     #[inline]
     fn free(&self) -> u32 {
