@@ -43,9 +43,13 @@ pub enum Code {
     Internal = -17,
 }
 
-/// A failure: its code, and what happened to which file at which offset.
+/// A failure: its code, and what happened to which file at which offset. One pointer, so that the results of the hot paths
+/// are returned in registers.
 #[derive(Clone, Debug)]
-pub struct Error {
+pub struct Error(Box<Failure>);
+
+#[derive(Clone, Debug)]
+struct Failure {
     code: Code,
     message: String,
 }
@@ -57,7 +61,7 @@ impl Error {
     /// An error with a message for people.
     #[cold]
     pub fn new(code: Code, message: impl Into<String>) -> Error {
-        Error { code, message: message.into() }
+        Error(Box::new(Failure { code, message: message.into() }))
     }
 
     /// An error of the operating system, with what was being done, for example `"sync 0000000001.log"`.
@@ -85,18 +89,18 @@ impl Error {
 
     /// What programs act on.
     pub fn code(&self) -> Code {
-        self.code
+        self.0.code
     }
 
     /// What people read.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
     }
 }
 

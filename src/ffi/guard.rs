@@ -36,11 +36,11 @@ pub(super) fn preserve_errno<T>(body: impl FnOnce() -> T) -> T {
     #[cfg(any(target_vendor = "apple", target_os = "freebsd", target_os = "dragonfly"))]
     use libc::__error as location;
 
-    // SAFETY: the C library returns a valid pointer to this thread's errno.
-    let errno = unsafe { *location() };
+    // SAFETY: the C library returns a pointer to this thread's errno, valid for as long as the thread runs.
+    let (errno, before) = unsafe { (location(), *location()) };
     let result = body();
     // SAFETY: as above.
-    unsafe { *location() = errno };
+    unsafe { *errno = before };
     result
 }
 
