@@ -126,7 +126,7 @@ impl Found {
 
     fn ask_for_records(&self, candidates: &[Candidate]) -> Result<()> {
         candidates.iter().try_for_each(|candidate| {
-            self.segment(candidate)?.prefetch(candidate.position.offset());
+            self.segment(candidate)?.prefetch(candidate.position.offset(), candidate.position.len_bound());
             Ok(())
         })
     }

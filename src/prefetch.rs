@@ -12,8 +12,13 @@ pub(crate) fn prefetch<T>(address: *const T) {
     let _ = address;
 }
 
-/// As `prefetch`, for the record that begins there: one of a short key and a hundred bytes of value lies on three lines.
+/// Behind these the processor has noticed by itself that the bytes are read one after the other.
+const MOST: usize = 2 << 10;
+
+/// As `prefetch`, for the lines on which the first of `len` bytes lie.
 #[inline]
-pub(crate) fn prefetch_record(first: *const u8) {
-    (0..3).for_each(|line| prefetch(first.wrapping_add(64 * line)));
+pub(crate) fn prefetch_bytes(first: *const u8, len: u64) {
+    let line = first.wrapping_sub(first.addr() % 64);
+    let len = len.min(MOST as u64) as usize + first.addr() % 64;
+    (0..len).step_by(64).for_each(|at| prefetch(line.wrapping_add(at)));
 }

@@ -62,6 +62,7 @@ impl Engine {
         let mut damaged = None;
         for position in shard.candidates(hash) {
             let segment = shard.segment(position)?;
+            segment.prefetch(position.offset(), position.len_bound());
             let Some(frame) = segment.mapped_record(position.offset()) else {
                 if matches!(segment.io(), SegmentIo::Calls(_)) {
                     let candidates = pin_candidates(&shard, hash)?;

@@ -7,7 +7,7 @@ use crate::append::Appender;
 use crate::engine::{Engine, Store};
 use crate::error::{Code, Error, Result};
 use crate::index::{KeyHash, Position, Shard, shards_in_order, sort_hashes};
-use crate::log::record::{BATCH_OVERHEAD, DataFileEntry};
+use crate::log::record::{BATCH_OVERHEAD, DataFileEntry, key_end};
 use crate::options::SyncLevel;
 use crate::read::Entry;
 use crate::write::{Change, Written};
@@ -117,7 +117,7 @@ impl Engine {
         }
         // In blocks whose part of the index and whose old records the caches hold.
         for block in targets.chunks_mut(BLOCK) {
-            if self.ask_index(block)? {
+            if self.ask_index(batch, block)? {
                 continue;
             }
             for run in block.chunk_by_mut(same_shard) {
@@ -133,7 +133,7 @@ impl Engine {
 
     /// Asks the index about keys, and for the records that may be theirs. Keys of which it has no record are new, and done
     /// with. True if all are.
-    fn ask_index(&self, targets: &mut [Target]) -> Result<bool> {
+    fn ask_index(&self, batch: &Batch, targets: &mut [Target]) -> Result<bool> {
         let shards = self.index.read_all(targets.iter().map(|target| target.hash))?;
         let mut shard_of = shards_in_order(&shards);
         targets.iter().for_each(|target| shard_of(target.hash).prefetch(target.hash));
@@ -142,7 +142,7 @@ impl Engine {
             let shard = shard_of(target.hash);
             target.version = shard.version();
             for position in shard.candidates(target.hash) {
-                shard.segment(position)?.prefetch(position.offset());
+                shard.segment(position)?.prefetch(position.offset(), key_end(target.key(batch).len()));
                 (target.version, all_new) = (UNKNOWN, false);
             }
         }

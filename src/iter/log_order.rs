@@ -17,7 +17,7 @@ use crate::index::View;
 use crate::log::header::HEADER_LEN;
 use crate::log::record::{CRC_LEN, KEY_LEN_AT, Kind, PREFIX_LEN, Prefix, record_len};
 use crate::log::segment::Segment;
-use crate::prefetch::prefetch_record;
+use crate::prefetch::prefetch_bytes;
 use crate::read::unreadable;
 
 /// Bytes of log for each bit. A record of a value takes more, so at most one of them begins in a cell.
@@ -151,7 +151,7 @@ impl Walk {
             };
             match self.follow_to(cell, &piece) {
                 Step::Value(offset, frame) => {
-                    prefetch_record(frame.as_ptr().wrapping_add(NEAR));
+                    prefetch_bytes(frame.as_ptr().wrapping_add(NEAR), frame.len() as u64);
                     // No other value begins in this cell.
                     self.unshown = cell + 1;
                     self.take(offset, frame, &source.engine, options, run)?;

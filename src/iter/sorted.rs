@@ -53,7 +53,7 @@ impl Sorted {
     pub(super) fn fill(&mut self, source: &mut Source, options: &IterOptions, run: &mut Run) -> Result<()> {
         let segments = source.view.segments();
         if let Some(Entry { place, .. }) = self.entries.get(self.next + LOOK_AHEAD) {
-            segments.get(place.slot)?.prefetch(place.offset);
+            segments.get(place.slot)?.prefetch(place.offset, place.len);
         }
         let Some(&Entry { place, .. }) = self.entries.get(self.next) else { return Ok(()) };
         self.next += 1;

@@ -35,6 +35,12 @@ const LENGTH: u64 = (1 << 48) - 1;
 pub(crate) const KEY_LEN_AT: usize = PREFIX_LEN + 8;
 pub(crate) const KEY_AT: usize = KEY_LEN_AT + 8;
 
+/// Where in a record the key ends: so much of it tells whose it is.
+#[inline]
+pub(crate) fn key_end(key_len: usize) -> u64 {
+    (KEY_AT + key_len) as u64
+}
+
 /// Timestamp, key length, option tag: the least that an entry takes.
 const MIN_ENTRY_LEN: u64 = 8 + 8 + 1;
 

@@ -7,7 +7,7 @@ use super::header::{Header, LogEnd, Role};
 use super::record::{CRC_LEN, Head, KEY_AT, Kind, PREFIX_LEN, Prefix};
 use crate::MAX_KEY_LEN;
 use crate::error::{Error, Result};
-use crate::prefetch::prefetch_record;
+use crate::prefetch::prefetch_bytes;
 use crate::storage::{File, Map, Storage, read_exact_at};
 
 /// So many bytes are worth a system call that makes syncing them cheaper.
@@ -234,11 +234,11 @@ impl Segment {
         self.mapped(offset, prefix.frame_len)
     }
 
-    /// Brings the first bytes of the record at `offset` into the cache, if the segment is mapped.
+    /// Brings the bytes from `offset` on for `len` into the cache, or the first of many, if the segment is mapped.
     #[inline]
-    pub(crate) fn prefetch(&self, offset: u64) {
+    pub(crate) fn prefetch(&self, offset: u64, len: u64) {
         if let Some(bytes) = self.mapped(offset, 1) {
-            prefetch_record(bytes.as_ptr());
+            prefetch_bytes(bytes.as_ptr(), len);
         }
     }
 
