@@ -24,10 +24,10 @@ const RESERVE_FROM: u64 = 1 << 20;
 const POPULATE: u64 = 256 << 10;
 /// So many bytes after a sync, records are stored through the map again.
 const STORE_AFTER: u64 = POPULATE;
-/// By system calls, values larger than this are written straight from the caller's memory.
-const LARGE_VALUE: usize = 64 << 10;
 /// Batches from this length on are written by a system call: that makes the pages and fills them at once.
 const LARGE_FRAME: u64 = 16 << 10;
+/// Values larger than this are written by a system call, too, straight from the caller's memory.
+const LARGE_VALUE: usize = 32 << 10;
 /// A larger buffer is not kept for the next batch.
 const MOST_SCRATCH: usize = 4 << 20;
 
@@ -221,10 +221,13 @@ impl Appender {
         self.publish(entry.timestamp, len)
     }
 
-    /// Stores a record behind the end of the log, where `prepare` has made room for it, unless records are written by
+    /// Stores a record behind the end of the log, where `prepare` has made room for it, unless it is to be written by
     /// system calls: then false. It is no part of the log until `publish`.
     pub(crate) fn stage(&mut self, entry: &DataFileEntry<'_>, len: u64) -> Result<bool> {
         let Some(active) = &mut self.active else { return Err(no_active_segment()) };
+        if entry.value.is_some_and(|value| value.len() > LARGE_VALUE) {
+            return Ok(false);
+        }
         let offset = active.end;
         active.populate(offset + len);
         let Some(map) = active.map_to_store_to() else { return Ok(false) };

@@ -117,7 +117,10 @@ impl Engine {
         };
         // They are never stored to again, and it is cheaper to sync what cannot be.
         rotated.iter().for_each(|open| open.segment.seal_map());
-        rotated.iter().try_for_each(sync)?;
+        for open in &rotated {
+            sync(open)?;
+            open.segment.expect_reads();
+        }
         if let Some((open, end)) = &active {
             open.segment.expect_sync(*end);
             sync(open)?;

@@ -81,6 +81,7 @@ impl Output {
         let io = engine.factory.io(&*self.file, self.written, false);
         let segment = Arc::new(Segment::new(self.header, io, self.written, State::Sealed));
         segment.set_synced(self.written);
+        segment.expect_reads();
         for Live { entry, .. } in &self.moved {
             segment.note_timestamp(entry.timestamp);
             if entry.tombstone {

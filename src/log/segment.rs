@@ -250,6 +250,13 @@ impl Segment {
         }
     }
 
+    /// Prepares reads of all of it, which has just been written and synced: it is in the page cache.
+    pub(crate) fn expect_reads(&self) {
+        if let SegmentIo::Mapped(map) = &self.io {
+            map.expect_reads(self.len() as usize);
+        }
+    }
+
     /// Makes what is mapped of it read-only. It is complete.
     pub(crate) fn seal_map(&self) {
         if let SegmentIo::Mapped(map) = &self.io {

@@ -13,6 +13,9 @@ pub(crate) trait MapOwner: Send + Sync {
     fn populate(&self, offset: usize, len: usize);
     /// The bytes at `offset..offset + len` are to be synced, and hardly stored to any more: makes that cheaper.
     fn expect_sync(&self, _offset: usize, _len: usize) {}
+    /// Brings the pages of the first `len` bytes into the page table, ready to be read. A hint: where that fails, reading
+    /// brings them one by one.
+    fn expect_reads(&self, _len: usize) {}
     /// Has what is missing of `offset..offset + len` read from the disk. A hint, which does not wait.
     fn read_ahead(&self, _offset: usize, _len: usize) {}
 }
@@ -91,6 +94,11 @@ impl Map {
     /// See [`MapOwner::expect_sync`].
     pub(crate) fn expect_sync(&self, offset: usize, len: usize) {
         self.owner.expect_sync(offset, len);
+    }
+
+    /// See [`MapOwner::expect_reads`].
+    pub(crate) fn expect_reads(&self, len: usize) {
+        self.owner.expect_reads(len);
     }
 
     /// See [`MapOwner::read_ahead`].
