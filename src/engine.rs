@@ -1,7 +1,7 @@
 //! The store: open, get, set, delete, sync, compact, close.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -27,6 +27,8 @@ use crate::write::Condition;
 
 /// So often it is looked whether the append lock is free before a thread falls asleep over it: a few microseconds.
 const SPINS: u32 = 300;
+/// A log up to this fraction of the machine's memory is expected to be in it.
+const WARM_FRACTION: u64 = 4;
 
 /// An open store. May be used from any number of threads at once.
 pub struct Store {
@@ -54,6 +56,8 @@ pub(crate) struct Engine {
     pub recovery: RecoveryInfo,
     pub uses: Uses,
     birthplace: Birthplace,
+    /// A record is hardly ever waited for: the log is mapped, and small beside the machine's memory.
+    pub warm: AtomicBool,
 }
 
 impl Store {
@@ -215,7 +219,7 @@ impl Engine {
         recovery: RecoveryInfo,
         birthplace: Birthplace,
     ) -> Engine {
-        Engine {
+        let engine = Engine {
             storage: Arc::clone(&factory.storage),
             options: options.clone(),
             factory,
@@ -229,7 +233,10 @@ impl Engine {
             recovery,
             uses: Uses::default(),
             birthplace,
-        }
+            warm: AtomicBool::new(false),
+        };
+        engine.note_log_size();
+        engine
     }
 
     #[inline]
@@ -283,7 +290,14 @@ impl Engine {
         sync_dir()?;
         self.generation.store(manifest.generation, Relaxed);
         staying.iter().zip(&manifest.segments).for_each(|(segment, entry)| segment.set_listed(entry.synced_len));
+        self.note_log_size();
         Ok(())
+    }
+
+    /// Notes whether the log is so small that it can be expected to be in memory.
+    fn note_log_size(&self) {
+        let small = self.log_and_live().0 < self.storage.memory() / WARM_FRACTION;
+        self.warm.store(small && self.factory.mapped, Relaxed);
     }
 
     /// The last work of an open store: everything synced, trimmed, and described by hints and MANIFEST.

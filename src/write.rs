@@ -6,7 +6,7 @@ use crate::append::Appender;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::index::{KeyHash, Position, Shard};
-use crate::log::record::{DataFileEntry, record_len};
+use crate::log::record::{DataFileEntry, key_end, record_len};
 use crate::options::SyncLevel;
 use crate::read::Entry;
 use crate::sync::poisoned;
@@ -63,6 +63,7 @@ impl Change {
 }
 
 /// How far a write has brought the log, and what it leaves to do.
+#[derive(Default)]
 pub(crate) struct Written {
     /// How far the log has been written.
     pub appended: u64,
@@ -123,10 +124,8 @@ impl Engine {
     fn write(&self, key: &[u8], value: Option<&[u8]>, condition: Condition<'_>) -> Result<Outcome> {
         self.check_takes_writes()?;
         let hash = self.hash(key);
-        if let Some(value) = value
-            && matches!(condition, Condition::None)
-            && self.expects_fresh()
-            && let Some((outcome, written)) = self.write_fresh(key, value, hash)?
+        if matches!(condition, Condition::None)
+            && let Some((outcome, written)) = self.write_at_once(key, value, hash)?
         {
             return self.after_write(outcome, &written);
         }
@@ -156,19 +155,23 @@ impl Engine {
         Ok(outcome)
     }
 
-    /// Appends the record of a key that is expected to be new: then there is nothing in the log to be compared before the
-    /// lock, and the record is written while the index entry's line is on its way. `None`, and nothing has changed, if it
-    /// has to be done with more care.
-    fn write_fresh(&self, key: &[u8], value: &[u8], hash: KeyHash) -> Result<Option<(Outcome, Written)>> {
-        let len = record_len(key.len(), Some(value.len()));
-        if len > COPY_UNDER_LOCK {
+    /// Writes a record at once: the lines that it takes are on their way while it is copied to the log, and whether there
+    /// is an older one of the key is found out last, under the append lock. `None`, and nothing has changed, if it has to be
+    /// done with more care: if the older one may have to be waited for, or if another thread is writing.
+    fn write_at_once(&self, key: &[u8], value: Option<&[u8]>, hash: KeyHash) -> Result<Option<(Outcome, Written)>> {
+        let len = record_len(key.len(), value.map(<[u8]>::len));
+        let fresh = value.is_some() && self.expects_fresh();
+        if len > COPY_UNDER_LOCK || !fresh && !self.warm.load(Relaxed) {
             return Ok(None);
         }
+        if !fresh && !self.ask_for_record(key, hash)? && value.is_none() {
+            return Ok(Some((Outcome::Nothing, Written::default())));
+        }
         self.maintenance.slow_down(self, len);
-        let mut appender = self.appender()?;
+        let Ok(mut appender) = self.appender.try_lock() else { return Ok(None) };
         let before = (appender.garbage, appender.backlog());
-        let entry = DataFileEntry { timestamp: appender.next_timestamp()?, key, value: Some(value) };
-        if appender.prepare(len, false, &self.index).is_err() {
+        let entry = DataFileEntry { timestamp: appender.next_timestamp()?, key, value };
+        if appender.prepare(len, value.is_none(), &self.index).is_err() {
             return Ok(None);
         }
         let mut shard = self.index.write(hash)?;
@@ -178,10 +181,24 @@ impl Engine {
         }
         let old = self.find(&shard, key, hash).and_then(|old| shard.reserve(hash).map(|()| old));
         let old = old.inspect_err(|_| appender.retract_frame())?;
+        if value.is_none() && old.is_none() {
+            appender.retract_frame();
+            return Ok(Some((Outcome::Nothing, Written::default())));
+        }
         let position = appender.publish(entry.timestamp, len)?;
-        self.replace(&mut appender, &mut shard, hash, old, Some(position))?;
-        let outcome = Outcome::Done { existed: old.is_some() };
-        Ok(Some((outcome, Written::since(before, &appender))))
+        self.replace(&mut appender, &mut shard, hash, old, (position, &entry))?;
+        Ok(Some((Outcome::Done { existed: old.is_some() }, Written::since(before, &appender))))
+    }
+
+    /// Asks for the record that may be the key's. False if there is none.
+    fn ask_for_record(&self, key: &[u8], hash: KeyHash) -> Result<bool> {
+        let shard = self.index.read(hash)?;
+        let mut any = false;
+        for position in shard.candidates(hash) {
+            shard.segment(position)?.prefetch(position.offset(), key_end(key.len()));
+            any = true;
+        }
+        Ok(any)
     }
 
     /// Writes under the append lock.
@@ -207,21 +224,25 @@ impl Engine {
         Ok((outcome, Written::since(before, &appender)))
     }
 
-    /// Has the index name the record that was appended, if any, instead of the one before, and counts that as garbage.
+    /// Has the index name the record that was appended, unless it is a tombstone, instead of the one before, and counts that
+    /// as garbage.
     fn replace(
         &self,
         appender: &mut Appender,
         shard: &mut Shard,
         hash: KeyHash,
         old: Option<Entry>,
-        new: Option<Position>,
+        (position, entry): (Position, &DataFileEntry<'_>),
     ) -> Result<()> {
         if let Some(old) = old {
             shard.segment(old.position)?.add_dead(old.len);
             appender.garbage += old.len;
         }
+        if entry.value.is_none() {
+            shard.segment(position)?.add_tombstone(record_len(entry.key.len(), None));
+        }
         self.note_fresh(old.is_none());
-        Change { old: old.map(|old| old.position), new }.apply(shard, hash);
+        Change { old: old.map(|old| old.position), new: entry.value.map(|_| position) }.apply(shard, hash);
         Ok(())
     }
 
@@ -280,10 +301,7 @@ impl Engine {
             shard = self.index.write(hash)?;
             position
         };
-        self.replace(appender, &mut shard, hash, old, value.map(|_| position))?;
-        if value.is_none() {
-            shard.segment(position)?.add_tombstone(len);
-        }
+        self.replace(appender, &mut shard, hash, old, (position, &entry))?;
         Ok(Outcome::Done { existed: old.is_some() })
     }
 }
@@ -294,4 +312,51 @@ pub(crate) fn too_large(key_len: usize, value_len: usize) -> Error {
         "a key of {key_len} and a value of {value_len} bytes: at most {MAX_KEY_LEN} and {MAX_VALUE_LEN} are possible"
     );
     Error::new(Code::TooLarge, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::storage::sim::{PageMode, SimStorage};
+    use crate::{Options, Store};
+
+    /// Two keys that the index cannot tell apart.
+    fn colliding_keys(store: &Store) -> [[u8; 8]; 2] {
+        let mut hashes: Vec<_> = (0..4_000_000u64).map(|n| (store.engine.hash(&n.to_le_bytes()), n)).collect();
+        hashes.sort_unstable();
+        let pair = hashes.windows(2).find(|pair| pair[0].0.same_entry(pair[1].0)).expect("a collision");
+        [pair[0].1.to_le_bytes(), pair[1].1.to_le_bytes()]
+    }
+
+    #[test]
+    fn keys_with_the_same_bits_in_the_index_are_told_apart() {
+        let sim = SimStorage::new(1, PageMode::Page);
+        let options = Options { background: false, ..Options::default() };
+        let open = || Store::open_on(Arc::new(sim.clone()), &options).unwrap();
+        let mut store = open();
+        let [a, b] = colliding_keys(&store);
+        for round in 0..3u8 {
+            let log = store.stats().log_bytes;
+            assert!(!store.del(&b).unwrap());
+            assert_eq!(store.stats().log_bytes, log);
+            store.set(&a, &[round; 10]).unwrap();
+            let log = store.stats().log_bytes;
+            assert!(!store.del(&b).unwrap() && !store.exists(&b).unwrap());
+            assert_eq!(store.stats().log_bytes, log, "nothing was written for what was not there");
+            store.set(&b, &[round; 20]).unwrap();
+            store.set(&a, &[round; 30]).unwrap();
+            assert_eq!(store.stats().keys, 2);
+            if round == 1 {
+                store.compact().unwrap();
+            }
+            store.close().unwrap();
+            store = open();
+            assert_eq!(store.get(&a).unwrap(), Some(vec![round; 30]));
+            assert_eq!(store.get(&b).unwrap(), Some(vec![round; 20]));
+            assert!(store.del(&a).unwrap());
+            assert_eq!(store.get(&b).unwrap(), Some(vec![round; 20]));
+            assert!(store.del(&b).unwrap() && !store.del(&a).unwrap());
+        }
+    }
 }

@@ -47,6 +47,8 @@ pub(crate) trait Storage: Any + Send + Sync {
     fn reserves_blocks(&self) -> bool;
     /// The wall clock, nanoseconds since 1970. May be coarse, may go back.
     fn clock(&self) -> i64;
+    /// Bytes of memory that the machine has; 0 if that is unknown.
+    fn memory(&self) -> u64;
     /// Eight random bytes of the system, fit to seed a hash that must resist hostile keys.
     fn random(&self) -> io::Result<u64>;
 }

@@ -169,6 +169,12 @@ impl Storage for RealStorage {
         now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
     }
 
+    fn memory(&self) -> u64 {
+        // SAFETY: plain call of the C library.
+        let pages = unsafe { libc::sysconf(libc::_SC_PHYS_PAGES) };
+        u64::try_from(pages).map_or(0, |pages| pages.saturating_mul(page_size() as u64))
+    }
+
     fn random(&self) -> io::Result<u64> {
         let mut bytes = [0; 8];
         // SAFETY: the pointer and the length are those of `bytes`.

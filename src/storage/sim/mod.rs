@@ -622,6 +622,11 @@ impl Storage for SimStorage {
         disk.clock
     }
 
+    /// So little that a log can outgrow its share of it.
+    fn memory(&self) -> u64 {
+        64 << 10
+    }
+
     fn random(&self) -> io::Result<u64> {
         let mut disk = self.disk();
         disk.enter(Calls::RANDOM)?;
