@@ -10,22 +10,21 @@
 
 mod arena;
 mod chunk;
+mod directory;
 mod position;
+mod shard;
 
 use std::ops::Deref;
-#[cfg(not(tsan))]
-use std::sync::atomic::{Ordering::Acquire, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::error::{Code, Error, Result};
 use crate::log::segment::Segment;
-use arena::Arena;
-use chunk::{Candidates, Chunk};
+use chunk::Candidates;
+use directory::Directory;
 pub(crate) use position::Position;
+pub(crate) use shard::Shard;
 
 const SHARDS: usize = 256;
-/// Directories do not double beyond this: from there on chunks grow instead.
-const MAX_DEPTH: u32 = 16;
 
 /// A key's place in the index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -287,233 +286,6 @@ impl View {
 
 fn poisoned() -> Error {
     Error::new(Code::Internal, "the index is unusable after an internal error; reopen the store")
-}
-
-/// One part of the index: the keys whose hashes have the same top bits.
-#[repr(align(64))]
-pub(crate) struct Shard {
-    number: usize,
-    /// Counts the changes: what was found before is still true while this is the same.
-    version: u64,
-    keys: u64,
-    /// Shared with the views that have been taken since it last changed.
-    directory: Arc<Directory>,
-    segments: Arc<Segments>,
-}
-
-/// Chunks by the top bits of a tag.
-struct Directory {
-    /// So many top bits of the tag choose the entry of `map`.
-    depth: u32,
-    map: Vec<u32>,
-    chunks: Vec<Chunk>,
-}
-
-impl Shard {
-    fn new(number: usize, arena: &Arc<Arena>, segments: Arc<Segments>) -> Result<Shard> {
-        let directory = Directory { depth: 0, map: vec![0], chunks: vec![Chunk::new(arena, 1, 0)?] };
-        Ok(Shard { number, version: 0, keys: 0, directory: Arc::new(directory), segments })
-    }
-
-    #[inline]
-    pub(crate) fn version(&self) -> u64 {
-        self.version
-    }
-
-    /// Where records may be whose key has this hash: nearly always one place for a key that is stored,
-    /// none for one that is not. Only the record itself can tell.
-    #[inline]
-    pub(crate) fn candidates(&self, hash: KeyHash) -> Candidates<'_> {
-        self.directory.chunk(hash.tag()).candidates(hash.tag())
-    }
-
-    #[inline]
-    pub(crate) fn segment(&self, position: Position) -> Result<&Arc<Segment>> {
-        self.segments.get(position.slot())
-    }
-
-    /// Makes sure that the next change to an entry of this hash cannot fail: room for one more, in
-    /// memory that is shared with no snapshot.
-    pub(crate) fn reserve(&mut self, hash: KeyHash) -> Result<()> {
-        let directory = Directory::own(&mut self.directory)?;
-        let mut at = directory.map[directory.map_index(hash.tag())] as usize;
-        while directory.chunks[at].full() {
-            if directory.chunks[at].largest() && directory.chunks[at].depth() < MAX_DEPTH {
-                directory.split(at)?;
-                at = directory.map[directory.map_index(hash.tag())] as usize;
-            } else {
-                directory.chunks[at] = directory.chunks[at].grown()?;
-            }
-        }
-        directory.chunks[at].unshare()
-    }
-
-    /// Adds an entry. After `reserve`.
-    pub(crate) fn insert(&mut self, hash: KeyHash, position: Position) {
-        if let Some(chunk) = self.chunk_mut(hash) {
-            chunk.insert(hash.tag(), position);
-        }
-        self.keys += 1;
-        self.version += 1;
-    }
-
-    /// Puts all entries into a shard that is empty, in the order of their tags.
-    pub(crate) fn fill(&mut self, entries: &[(u32, Position)]) -> Result<()> {
-        let Some(chunk) = self.directory.chunks.first() else { return Ok(()) };
-        self.directory = Arc::new(Directory::filled(chunk.arena(), entries)?);
-        self.keys = entries.len() as u64;
-        self.version += 1;
-        Ok(())
-    }
-
-    /// Moves an entry from one position to another; false if there is none at the old one. After `reserve`.
-    pub(crate) fn replace(&mut self, hash: KeyHash, old: Position, new: Position) -> bool {
-        let done = self.chunk_mut(hash).is_some_and(|chunk| chunk.replace(hash.tag(), old, new));
-        self.version += done as u64;
-        done
-    }
-
-    /// Removes the entry at a position; false if there is none. After `reserve`.
-    pub(crate) fn remove(&mut self, hash: KeyHash, position: Position) -> bool {
-        let done = self.chunk_mut(hash).is_some_and(|chunk| chunk.remove(hash.tag(), position));
-        self.keys -= done as u64;
-        self.version += done as u64;
-        done
-    }
-
-    /// Asks for the line that a probe for this hash reads first.
-    pub(crate) fn prefetch(&self, hash: KeyHash) {
-        self.directory.chunk(hash.tag()).prefetch(hash.tag());
-    }
-
-    /// As `prefetch`, for a change of an entry.
-    pub(crate) fn prefetch_to_change(&self, hash: KeyHash) {
-        self.directory.chunk(hash.tag()).prefetch_to_change(hash.tag());
-    }
-
-    /// The live segments, as they are while the shard is locked.
-    pub(crate) fn segments(&self) -> &Arc<Segments> {
-        &self.segments
-    }
-
-    /// Whether an entry of this hash would be here.
-    pub(crate) fn holds(&self, hash: KeyHash) -> bool {
-        self.number == hash.shard()
-    }
-
-    /// The chunk of this hash. There is one to be changed after `reserve`, as a lock is held since, under which nobody
-    /// takes a view.
-    fn chunk_mut(&mut self, hash: KeyHash) -> Option<&mut Chunk> {
-        let directory = Directory::if_owned(&mut self.directory)?;
-        let at = directory.map[directory.map_index(hash.tag())] as usize;
-        Some(&mut directory.chunks[at])
-    }
-}
-
-impl Directory {
-    /// A directory of entries in the order of their tags, as it would have grown with them.
-    fn filled(arena: &Arc<Arena>, entries: &[(u32, Position)]) -> Result<Directory> {
-        let no_memory = |_| Error::no_memory("the index");
-        let (mut map, mut chunks) = (Vec::new(), Vec::new());
-        chunks
-            .try_reserve_exact(entries.len().div_ceil(chunk::most_entries(chunk::MAX_BUCKETS)).max(1))
-            .map_err(no_memory)?;
-        Directory::cut(arena, 0, entries, &mut chunks)?;
-        let depth = chunks.iter().map(Chunk::depth).max().unwrap_or(0);
-        map.try_reserve_exact(1 << depth).map_err(no_memory)?;
-        for (number, chunk) in chunks.iter().enumerate() {
-            map.extend(std::iter::repeat_n(number as u32, 1 << (depth - chunk.depth())));
-        }
-        Ok(Directory { depth, map, chunks })
-    }
-
-    /// Cuts entries whose tags have the first `depth` bits in common into chunks.
-    fn cut(arena: &Arc<Arena>, depth: u32, entries: &[(u32, Position)], chunks: &mut Vec<Chunk>) -> Result<()> {
-        if entries.len() > chunk::most_entries(chunk::MAX_BUCKETS) && depth < MAX_DEPTH {
-            let ones = entries.partition_point(|(tag, _)| tag << depth >> 31 == 0);
-            let (low, high) = entries.split_at(ones);
-            Directory::cut(arena, depth + 1, low, chunks)?;
-            return Directory::cut(arena, depth + 1, high, chunks);
-        }
-        chunks.try_reserve(1).map_err(|_| Error::no_memory("the index"))?;
-        chunks.push(Chunk::filled(arena, depth, entries)?);
-        Ok(())
-    }
-
-    #[inline]
-    fn map_index(&self, tag: u32) -> usize {
-        ((tag as u64) << self.depth >> 32) as usize
-    }
-
-    #[inline]
-    fn chunk(&self, tag: u32) -> &Chunk {
-        &self.chunks[self.map[self.map_index(tag)] as usize]
-    }
-
-    /// Makes the directory its owner's own, copying it if a view shares it. The chunks stay shared.
-    fn own(shared: &mut Arc<Directory>) -> Result<&mut Directory> {
-        if Arc::strong_count(shared) > 1 {
-            let no_memory = |_| Error::no_memory("the index");
-            let (mut map, mut chunks) = (Vec::new(), Vec::new());
-            map.try_reserve_exact(shared.map.len()).map_err(no_memory)?;
-            chunks.try_reserve_exact(shared.chunks.len() + 1).map_err(no_memory)?;
-            map.extend_from_slice(&shared.map);
-            chunks.extend_from_slice(&shared.chunks);
-            *shared = Arc::new(Directory { depth: shared.depth, map, chunks });
-        }
-        Directory::if_owned(shared).ok_or_else(|| Error::new(Code::Internal, "a directory of the index is shared"))
-    }
-
-    /// As `Arc::get_mut`, which takes two atomic operations to exclude weak references. Of directories there are none.
-    fn if_owned(shared: &mut Arc<Directory>) -> Option<&mut Directory> {
-        if Arc::strong_count(shared) > 1 {
-            return None;
-        }
-        // ThreadSanitizer does not know what a fence does.
-        #[cfg(tsan)]
-        return Arc::get_mut(shared);
-        // Whoever dropped the last other reference is done with reading.
-        #[cfg(not(tsan))]
-        fence(Acquire);
-        // SAFETY: this is the only reference, borrowed exclusively, and there are no weak ones from which others could
-        // be made.
-        #[cfg(not(tsan))]
-        Some(unsafe { &mut *Arc::as_ptr(shared).cast_mut() })
-    }
-
-    /// Replaces a chunk by two, each with half of its entries.
-    fn split(&mut self, at: usize) -> Result<()> {
-        if self.chunks[at].depth() == self.depth {
-            self.double()?;
-        }
-        self.chunks.try_reserve(1).map_err(|_| Error::no_memory("the index"))?;
-        let (low, high) = self.chunks[at].split()?;
-        let new = self.chunks.len() as u32;
-        // The entries of the old chunk are next to each other, and the upper half of them has the bit set.
-        let first = self.map.iter().position(|&c| c == at as u32).unwrap_or(0);
-        let count = 1 << (self.depth - low.depth() + 1);
-        self.map[first + count / 2..first + count].fill(new);
-        self.chunks[at] = low;
-        self.chunks.push(high);
-        Ok(())
-    }
-
-    fn double(&mut self) -> Result<()> {
-        let mut map = Vec::new();
-        map.try_reserve_exact(self.map.len() * 2).map_err(|_| Error::no_memory("the index"))?;
-        map.extend(self.map.iter().flat_map(|&c| [c, c]));
-        self.map = map;
-        self.depth += 1;
-        Ok(())
-    }
-
-    fn bytes(&self) -> u64 {
-        let chunks: usize = self.chunks.iter().map(Chunk::bytes).sum();
-        let directory = size_of::<Directory>()
-            + self.map.capacity() * size_of::<u32>()
-            + self.chunks.capacity() * size_of::<Chunk>();
-        (chunks + directory) as u64
-    }
 }
 
 #[cfg(test)]
