@@ -99,10 +99,12 @@ impl Listing {
             if !entry.tombstone {
                 let from = candidates.find(|candidate| (candidate.slot(), candidate.offset()) == (slot, entry.offset));
                 found.live.extend(from.map(|from| Live { entry: *entry, from }));
-            } else if candidates.next().is_none() {
-                found.tombstones.push(Tombstone { entry: *entry, input: number, needed: false });
-            } else {
+            } else if let Some(newer) = candidates.next() {
+                shard.segment(newer)?.prefetch(newer.offset(), newer.len_bound());
+                segment.prefetch(entry.offset, entry.len);
                 doubtful.push(*entry);
+            } else {
+                found.tombstones.push(Tombstone { entry: *entry, input: number, needed: false });
             }
         }
         drop(shard);
