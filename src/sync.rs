@@ -117,10 +117,7 @@ impl Engine {
         };
         // They are never stored to again, and it is cheaper to sync what cannot be.
         rotated.iter().for_each(|open| open.segment.seal_map());
-        for open in &rotated {
-            sync(open)?;
-            open.segment.expect_reads();
-        }
+        rotated.iter().try_for_each(sync)?;
         if let Some((open, end)) = &active {
             open.segment.expect_sync(*end);
             sync(open)?;

@@ -250,7 +250,7 @@ impl Segment {
         }
     }
 
-    /// Prepares reads of all of it, which has just been written and synced: it is in the page cache.
+    /// Prepares reads of all of it, which has just been written: it is in the page cache.
     pub(crate) fn expect_reads(&self) {
         if let SegmentIo::Mapped(map) = &self.io {
             map.expect_reads(self.len() as usize);
@@ -261,6 +261,7 @@ impl Segment {
     pub(crate) fn seal_map(&self) {
         if let SegmentIo::Mapped(map) = &self.io {
             map.seal(self.len() as usize);
+            map.expect_reads(self.len() as usize);
         }
     }
 
