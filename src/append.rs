@@ -22,7 +22,7 @@ const HEADROOM_FRACTION: u64 = 64;
 const RESERVE_FROM: u64 = 1 << 20;
 /// Pages are made ahead of the appends, up to the next multiple of this.
 const POPULATE: u64 = 256 << 10;
-/// So many bytes after a sync, records are stored through the map again.
+/// So many bytes after a sync, records are stored through the map again, where few were appended between two of them.
 const STORE_AFTER: u64 = POPULATE;
 /// Batches from this length on are written by a system call: that makes the pages and fills them at once.
 const LARGE_FRAME: u64 = 16 << 10;
@@ -93,6 +93,8 @@ struct Active {
     populated: u64,
     /// The end of the last sync mark.
     marked: Option<u64>,
+    /// Little had been appended between that and the one before.
+    synced_often: bool,
     /// A failed write may have left bytes behind the end.
     untidy: bool,
 }
@@ -126,8 +128,17 @@ impl Appender {
     pub(crate) fn resume(&mut self, open: OpenSegment, slot: u32) {
         let end = open.segment.len();
         let capacity = self.factory.segment_size.max(end);
-        self.active =
-            Some(Active { open, slot, end, allocated: end, capacity, populated: end, marked: None, untidy: false });
+        self.active = Some(Active {
+            open,
+            slot,
+            end,
+            allocated: end,
+            capacity,
+            populated: end,
+            marked: None,
+            synced_often: false,
+            untidy: false,
+        });
     }
 
     /// The active segment and where it ends.
@@ -208,7 +219,17 @@ impl Appender {
             let _ = factory.storage.remove(&name);
         })?;
         let end = HEADER_LEN as u64;
-        Ok(Active { open, slot, end, allocated: end, capacity, populated: 0, marked: None, untidy: false })
+        Ok(Active {
+            open,
+            slot,
+            end,
+            allocated: end,
+            capacity,
+            populated: 0,
+            marked: None,
+            synced_often: false,
+            untidy: false,
+        })
     }
 
     /// Appends a record. `prepare` has made room for it.
@@ -322,6 +343,7 @@ impl Appender {
         }
         active.open.segment.add_dead(MARK_LEN as u64);
         active.advance(MARK_LEN as u64);
+        active.synced_often = active.end - active.marked.unwrap_or(0) < STORE_AFTER;
         active.marked = Some(active.end);
     }
 
@@ -341,12 +363,12 @@ impl Appender {
 }
 
 impl Active {
-    /// The map, if records are to be stored through it. Right after a sync they are written by system calls instead:
-    /// a store to a map makes a whole folio of the page cache dirty, which the next sync would then have to write.
+    /// The map, if records are to be stored through it. While they are synced every few, they are written by system calls
+    /// instead: a store to a map makes a whole folio of the page cache dirty, which the next sync would then have to write.
     fn map_to_store_to(&self) -> Option<&Map> {
         let synced_lately = self.marked.is_some_and(|marked| self.end - marked < STORE_AFTER);
         match self.open.segment.io() {
-            SegmentIo::Mapped(map) if !synced_lately => Some(map),
+            SegmentIo::Mapped(map) if !(self.synced_often && synced_lately) => Some(map),
             _ => None,
         }
     }
