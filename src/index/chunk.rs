@@ -125,7 +125,8 @@ impl Chunk {
     pub(crate) fn candidates(&self, tag: u32) -> Candidates<'_> {
         let buckets = self.buckets();
         let at = home(tag, buckets.len());
-        Candidates { buckets, tag, at, matches: buckets[at].matches(tag), left: buckets.len() }
+        let bucket = &buckets[at];
+        Candidates { bucket, matches: bucket.matches(tag), buckets, at, left: buckets.len() - 1, tag }
     }
 
     /// Asks for the line that a probe for this tag reads first.
@@ -313,11 +314,29 @@ impl Bucket {
 
 /// The entries with one tag. See [`Chunk::candidates`].
 pub(crate) struct Candidates<'a> {
-    buckets: &'a [Bucket],
-    tag: u32,
-    at: usize,
+    bucket: &'a Bucket,
+    /// The slots of the bucket that have not been looked at.
     matches: u32,
+    buckets: &'a [Bucket],
+    at: usize,
+    /// So many buckets have not been looked at.
     left: usize,
+    tag: u32,
+}
+
+impl Candidates<'_> {
+    /// Goes on to the next bucket. False if none has been missed.
+    #[inline(never)]
+    fn overflow(&mut self) -> bool {
+        if self.left == 0 {
+            return false;
+        }
+        self.left -= 1;
+        self.at = next(self.at, self.buckets.len());
+        self.bucket = &self.buckets[self.at];
+        self.matches = self.bucket.matches(self.tag);
+        true
+    }
 }
 
 impl Iterator for Candidates<'_> {
@@ -330,17 +349,13 @@ impl Iterator for Candidates<'_> {
                 let slot = self.matches.trailing_zeros() as usize;
                 self.matches &= self.matches - 1;
                 // An empty slot may have any tag.
-                if let Some(position) = Position::from_raw(self.buckets[self.at].positions[slot]) {
+                if let Some(position) = Position::from_raw(self.bucket.positions[slot]) {
                     return Some(position);
                 }
             }
-            self.left -= 1;
-            if self.buckets[self.at].overflowed == 0 || self.left == 0 {
-                self.left = 1;
+            if self.bucket.overflowed == 0 || !self.overflow() {
                 return None;
             }
-            self.at = next(self.at, self.buckets.len());
-            self.matches = self.buckets[self.at].matches(self.tag);
         }
     }
 }
