@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 use std::{ptr, thread};
@@ -106,7 +106,16 @@ fn output_that_cannot_be_written_is_an_error() {
 #[test]
 fn a_database_in_use_is_reported_and_ctrl_c_ends_cleanly() {
     let kv = Kv::new();
-    let mut load = kv.command(["load", "db"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("run it");
+    let mut command = kv.command(["load", "db"]);
+    // The tests may run in the background, where Ctrl-C is ignored, and programs started from there leave it so.
+    // SAFETY: signal() may be called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            Ok(())
+        })
+    };
+    let mut load = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("run it");
     let mut pipe = load.stdin.take().expect("a pipe to it");
     let mut input = String::from("VERSION=3\nHEADER=END\n");
     for i in 0..40 {

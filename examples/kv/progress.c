@@ -9,12 +9,14 @@
 enum { WIDTH = 24 };
 
 static volatile sig_atomic_t stop;
-static struct sigaction before; /* what Ctrl-C did */
+static struct sigaction before, alarm_before; /* what Ctrl-C and the alarm did */
 static bool shown;
 
+/* Ctrl-C ends a read that waits for input, but not one that begins just after it: the alarm ends that. */
 static void ask_to_stop(int signal_number) {
     (void)signal_number;
     stop = 1;
+    alarm(1);
 }
 
 bool interrupted(void) {
@@ -31,6 +33,7 @@ void begin_progress(struct progress *progress, const char *doing, bool counts) {
     struct sigaction action;
     memset(&action, 0, sizeof action);
     action.sa_handler = ask_to_stop;
+    sigaction(SIGALRM, &action, &alarm_before);
     action.sa_flags = (int)SA_RESETHAND;
     sigaction(SIGINT, NULL, &before);
     /* Work in the background is not to be stopped from the keyboard: the shell has seen to it. */
@@ -88,4 +91,6 @@ void hide_progress(void) {
 void end_progress(void) {
     hide_progress();
     sigaction(SIGINT, &before, NULL);
+    alarm(0);
+    sigaction(SIGALRM, &alarm_before, NULL);
 }
