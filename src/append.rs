@@ -179,6 +179,7 @@ impl Appender {
         let Some(active) = &mut self.active else { return Ok(()) };
         active.tidy()?;
         if active.wanted(len, headroom) <= active.allocated {
+            active.populate_for(len);
             return Ok(());
         }
         if active.allocated >= RESERVE_FROM || active.open.segment.id() > 1 {
@@ -187,7 +188,9 @@ impl Appender {
         if !tombstone && self.factory.reserve.lent() {
             return Err(Error::new(Code::NoSpace, "the disk is full: what is left is for compaction and deleting"));
         }
-        active.allocate(len, headroom, &self.factory)
+        active.allocate(len, headroom, &self.factory)?;
+        active.populate_for(len);
+        Ok(())
     }
 
     /// Makes the segment that follows the last one.
@@ -230,6 +233,12 @@ impl Appender {
             synced_often: false,
             untidy: false,
         })
+    }
+
+    /// Whether records are stored through a map now, rather than by system calls.
+    #[inline]
+    pub(crate) fn stores_to_map(&self) -> bool {
+        self.active.as_ref().map_or(self.factory.mapped, |active| active.map_to_store_to().is_some())
     }
 
     /// Appends a record. `prepare` has made room for it.
@@ -343,7 +352,7 @@ impl Appender {
         }
         active.open.segment.add_dead(MARK_LEN as u64);
         active.advance(MARK_LEN as u64);
-        active.synced_often = active.end - active.marked.unwrap_or(0) < STORE_AFTER;
+        active.synced_often = active.marked.is_some_and(|marked| active.end - marked < STORE_AFTER);
         active.marked = Some(active.end);
     }
 
@@ -376,6 +385,15 @@ impl Active {
     fn advance(&mut self, len: u64) {
         self.end += len;
         self.open.segment.publish_len(self.end);
+    }
+
+    /// Has the pages of a frame of `len` bytes at hand before any part of the index is locked, unless it will be written by a
+    /// system call.
+    #[inline]
+    fn populate_for(&mut self, len: u64) {
+        if len < LARGE_FRAME {
+            self.populate(self.end + len);
+        }
     }
 
     /// Has the pages up to `end` at hand, and some ahead.

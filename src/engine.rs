@@ -56,8 +56,11 @@ pub(crate) struct Engine {
     pub recovery: RecoveryInfo,
     pub uses: Uses,
     birthplace: Birthplace,
-    /// A record is hardly ever waited for: the log is mapped, and small beside the machine's memory.
+    /// The log is mapped, and small beside the machine's memory: what has been written since open can be expected to be
+    /// there.
     pub warm: AtomicBool,
+    /// Segments from this one on have been written since open.
+    pub first_id: u64,
 }
 
 impl Store {
@@ -219,6 +222,7 @@ impl Engine {
         recovery: RecoveryInfo,
         birthplace: Birthplace,
     ) -> Engine {
+        let first_id = factory.next_id.load(Relaxed);
         let engine = Engine {
             storage: Arc::clone(&factory.storage),
             options: options.clone(),
@@ -234,6 +238,7 @@ impl Engine {
             uses: Uses::default(),
             birthplace,
             warm: AtomicBool::new(false),
+            first_id,
         };
         engine.note_log_size();
         engine

@@ -115,10 +115,16 @@ impl Maintenance {
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// Whether the log outgrows compaction, so that writers are held back.
+    #[inline]
+    pub(crate) fn braking(&self) -> bool {
+        self.brake.load(Relaxed)
+    }
+
     /// Holds the writer of `len` bytes back, in small steps and not for long, while the log outgrows compaction.
     #[inline]
     pub(crate) fn slow_down(&self, engine: &Engine, len: u64) {
-        if self.brake.load(Relaxed) {
+        if self.braking() {
             self.brake_now(engine, len);
         }
     }

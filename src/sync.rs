@@ -116,7 +116,12 @@ impl Engine {
             open.file.sync().map_err(|e| self.poison(format_args!("sync {}", open.segment.name()), &e))
         };
         // They are never stored to again, and it is cheaper to sync what cannot be.
-        rotated.iter().for_each(|open| open.segment.seal_map());
+        for open in &rotated {
+            open.segment.seal_map();
+            if self.warm.load(Relaxed) {
+                open.segment.expect_reads();
+            }
+        }
         rotated.iter().try_for_each(sync)?;
         if let Some((open, end)) = &active {
             open.segment.expect_sync(*end);

@@ -63,7 +63,6 @@ impl Change {
 }
 
 /// How far a write has brought the log, and what it leaves to do.
-#[derive(Default)]
 pub(crate) struct Written {
     /// How far the log has been written.
     pub appended: u64,
@@ -156,49 +155,55 @@ impl Engine {
     }
 
     /// Writes a record at once: the lines that it takes are on their way while it is copied to the log, and whether there
-    /// is an older one of the key is found out last, under the append lock. `None`, and nothing has changed, if it has to be
-    /// done with more care: if the older one may have to be waited for, or if another thread is writing.
+    /// is an older one of the key is found out last, under the append lock. `None`, and no record has been written, if it has
+    /// to be done with more care: if the older one may have to be waited for, if another thread is writing, or if writers are
+    /// to wait.
     fn write_at_once(&self, key: &[u8], value: Option<&[u8]>, hash: KeyHash) -> Result<Option<(Outcome, Written)>> {
         let len = record_len(key.len(), value.map(<[u8]>::len));
-        let fresh = value.is_some() && self.expects_fresh();
-        if len > COPY_UNDER_LOCK || !fresh && !self.warm.load(Relaxed) {
+        if len > COPY_UNDER_LOCK || self.maintenance.braking() {
             return Ok(None);
         }
-        if !fresh && !self.ask_for_record(key, hash)? && value.is_none() {
-            return Ok(Some((Outcome::Nothing, Written::default())));
+        let fresh = value.is_some() && self.expects_fresh();
+        if !fresh && !self.ask_for_record(key, hash)? {
+            return Ok(None);
         }
-        self.maintenance.slow_down(self, len);
         let Ok(mut appender) = self.appender.try_lock() else { return Ok(None) };
         let before = (appender.garbage, appender.backlog());
         let entry = DataFileEntry { timestamp: appender.next_timestamp()?, key, value };
-        if appender.prepare(len, value.is_none(), &self.index).is_err() {
+        if !appender.stores_to_map() || appender.prepare(len, value.is_none(), &self.index).is_err() {
             return Ok(None);
         }
         let mut shard = self.index.write(hash)?;
         shard.prefetch_to_change(hash);
-        if !appender.stage(&entry, len)? {
+        // For a key that is not there after all no tombstone is written.
+        let known = if value.is_none() { Some(self.find(&shard, key, hash)?) } else { None };
+        if matches!(known, Some(None)) || !appender.stage(&entry, len)? {
             return Ok(None);
         }
-        let old = self.find(&shard, key, hash).and_then(|old| shard.reserve(hash).map(|()| old));
-        let old = old.inspect_err(|_| appender.retract_frame())?;
-        if value.is_none() && old.is_none() {
-            appender.retract_frame();
-            return Ok(Some((Outcome::Nothing, Written::default())));
-        }
+        let old = known.map_or_else(|| self.find(&shard, key, hash), Ok);
+        let old = old.and_then(|old| shard.reserve(hash).map(|()| old)).inspect_err(|_| appender.retract_frame())?;
         let position = appender.publish(entry.timestamp, len)?;
         self.replace(&mut appender, &mut shard, hash, old, (position, &entry))?;
         Ok(Some((Outcome::Done { existed: old.is_some() }, Written::since(before, &appender))))
     }
 
-    /// Asks for the record that may be the key's. False if there is none.
+    /// Asks for the record that may be the key's. False if there is none, or if it may have to be waited for: then it is
+    /// not to be read under the append lock.
     fn ask_for_record(&self, key: &[u8], hash: KeyHash) -> Result<bool> {
-        let shard = self.index.read(hash)?;
-        let mut any = false;
-        for position in shard.candidates(hash) {
-            shard.segment(position)?.prefetch(position.offset(), key_end(key.len()));
-            any = true;
+        if !self.warm.load(Relaxed) {
+            return Ok(false);
         }
-        Ok(any)
+        let shard = self.index.read(hash)?;
+        let mut asked = false;
+        for position in shard.candidates(hash) {
+            let segment = shard.segment(position)?;
+            if segment.id() < self.first_id {
+                return Ok(false);
+            }
+            segment.prefetch(position.offset(), key_end(key.len()));
+            asked = true;
+        }
+        Ok(asked)
     }
 
     /// Writes under the append lock.

@@ -100,7 +100,7 @@ impl Listing {
                 let from = candidates.find(|candidate| (candidate.slot(), candidate.offset()) == (slot, entry.offset));
                 found.live.extend(from.map(|from| Live { entry: *entry, from }));
             } else if let Some(newer) = candidates.next() {
-                shard.segment(newer)?.prefetch(newer.offset(), newer.len_bound());
+                shard.segment(newer)?.prefetch(newer.offset(), entry.len);
                 segment.prefetch(entry.offset, entry.len);
                 doubtful.push(*entry);
             } else {

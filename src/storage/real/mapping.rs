@@ -96,11 +96,15 @@ impl MapOwner for Arc<Mapping> {
     }
 
     fn expect_reads(&self, len: usize) {
-        let mapped = guard(&self.len);
         // A fault brings the pages around along, 16 of them as Linux is set up: to ask for one of each 16 takes half the
         // time of asking for all.
         let around = 16 * page_size();
-        (0..len.min(*mapped)).step_by(around).for_each(|offset| os::populate_to_read(self, offset, page_size()));
+        for offset in (0..len).step_by(around) {
+            let mapped = guard(&self.len);
+            if offset < *mapped {
+                os::populate_to_read(self, offset, page_size());
+            }
+        }
     }
 
     fn read_ahead(&self, offset: usize, len: usize) {
