@@ -24,11 +24,10 @@ const RESERVE_FROM: u64 = 1 << 20;
 const POPULATE: u64 = 256 << 10;
 /// So many bytes after a sync, records are stored through the map again, where few were appended between two of them.
 const STORE_AFTER: u64 = POPULATE;
-/// Batches from this length on are written by a system call: that makes the pages and fills them at once.
-const LARGE_FRAME: u64 = 16 << 10;
-/// Values larger than this are written by a system call, too, straight from the caller's memory.
-const LARGE_VALUE: usize = 32 << 10;
-/// A larger buffer is not kept for the next batch.
+/// Frames from this length on are written by system calls: those make the pages and fill them at once. Of a single record the
+/// value goes straight from the caller's memory.
+const LARGE_FRAME: u64 = 32 << 10;
+/// A larger buffer is not kept for the next batch. Batches over this are stored through the map after all.
 const MOST_SCRATCH: usize = 4 << 20;
 
 /// What making and opening segments takes.
@@ -128,17 +127,7 @@ impl Appender {
     pub(crate) fn resume(&mut self, open: OpenSegment, slot: u32) {
         let end = open.segment.len();
         let capacity = self.factory.segment_size.max(end);
-        self.active = Some(Active {
-            open,
-            slot,
-            end,
-            allocated: end,
-            capacity,
-            populated: end,
-            marked: None,
-            synced_often: false,
-            untidy: false,
-        });
+        self.active = Some(Active::new(open, slot, end, capacity));
     }
 
     /// The active segment and where it ends.
@@ -178,18 +167,19 @@ impl Appender {
         }
         let Some(active) = &mut self.active else { return Ok(()) };
         active.tidy()?;
-        if active.wanted(len, headroom) <= active.allocated {
-            active.populate_for(len);
-            return Ok(());
+        if active.wanted(len, headroom) > active.allocated {
+            if active.allocated >= RESERVE_FROM || active.open.segment.id() > 1 {
+                self.factory.reserve.hold(&*self.factory.storage);
+            }
+            if !tombstone && self.factory.reserve.lent() {
+                return Err(Error::new(Code::NoSpace, "the disk is full: what is left is for compaction and deleting"));
+            }
+            active.allocate(len, headroom, &self.factory)?;
         }
-        if active.allocated >= RESERVE_FROM || active.open.segment.id() > 1 {
-            self.factory.reserve.hold(&*self.factory.storage);
+        // Before any part of the index is locked: it takes a while.
+        if len < LARGE_FRAME {
+            active.populate(active.end + len);
         }
-        if !tombstone && self.factory.reserve.lent() {
-            return Err(Error::new(Code::NoSpace, "the disk is full: what is left is for compaction and deleting"));
-        }
-        active.allocate(len, headroom, &self.factory)?;
-        active.populate_for(len);
         Ok(())
     }
 
@@ -221,18 +211,7 @@ impl Appender {
             // What was made of it is an orphan; should this fail, the next open removes it.
             let _ = factory.storage.remove(&name);
         })?;
-        let end = HEADER_LEN as u64;
-        Ok(Active {
-            open,
-            slot,
-            end,
-            allocated: end,
-            capacity,
-            populated: 0,
-            marked: None,
-            synced_often: false,
-            untidy: false,
-        })
+        Ok(Active::new(open, slot, HEADER_LEN as u64, capacity))
     }
 
     /// Whether records are stored through a map now, rather than by system calls.
@@ -255,12 +234,8 @@ impl Appender {
     /// system calls: then false. It is no part of the log until `publish`.
     pub(crate) fn stage(&mut self, entry: &DataFileEntry<'_>, len: u64) -> Result<bool> {
         let Some(active) = &mut self.active else { return Err(no_active_segment()) };
-        if entry.value.is_some_and(|value| value.len() > LARGE_VALUE) {
-            return Ok(false);
-        }
-        let offset = active.end;
-        active.populate(offset + len);
-        let Some(map) = active.map_to_store_to() else { return Ok(false) };
+        let (offset, map) = (active.end, active.map_to_store_to());
+        let Some(map) = map.filter(|_| len < LARGE_FRAME) else { return Ok(false) };
         // SAFETY: `prepare` reserved blocks for the range, so it is inside the file; it lies behind the
         // published end, where nobody reads, and the append lock keeps other writers out.
         let stored = unsafe { map.write(offset as usize, len as usize, |out| record::encode_record(entry, out)) };
@@ -291,7 +266,7 @@ impl Appender {
         let Some(active) = &mut self.active else { return Err(no_active_segment()) };
         let offset = active.end;
         let by_call = (LARGE_FRAME..=MOST_SCRATCH as u64).contains(&len);
-        if !by_call {
+        if len > MOST_SCRATCH as u64 {
             active.populate(offset + len);
         }
         if !by_call && let Some(map) = active.map_to_store_to() {
@@ -372,6 +347,11 @@ impl Appender {
 }
 
 impl Active {
+    fn new(open: OpenSegment, slot: u32, end: u64, capacity: u64) -> Active {
+        let (allocated, populated) = (end, end);
+        Active { open, slot, end, allocated, capacity, populated, marked: None, synced_often: false, untidy: false }
+    }
+
     /// The map, if records are to be stored through it. While they are synced every few, they are written by system calls
     /// instead: a store to a map makes a whole folio of the page cache dirty, which the next sync would then have to write.
     fn map_to_store_to(&self) -> Option<&Map> {
@@ -385,15 +365,6 @@ impl Active {
     fn advance(&mut self, len: u64) {
         self.end += len;
         self.open.segment.publish_len(self.end);
-    }
-
-    /// Has the pages of a frame of `len` bytes at hand before any part of the index is locked, unless it will be written by a
-    /// system call.
-    #[inline]
-    fn populate_for(&mut self, len: u64) {
-        if len < LARGE_FRAME {
-            self.populate(self.end + len);
-        }
     }
 
     /// Has the pages up to `end` at hand, and some ahead.
@@ -473,7 +444,7 @@ fn write_record(
     let os = |e| Error::os(format_args!("append at offset {offset}"), &e);
     let value = entry.value.unwrap_or_default();
     scratch.clear();
-    if value.len() <= LARGE_VALUE {
+    if len < LARGE_FRAME {
         let len = len as usize;
         scratch.try_reserve(len).map_err(|_| Error::no_memory("a record"))?;
         scratch.resize(len, 0);

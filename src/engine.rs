@@ -299,6 +299,13 @@ impl Engine {
         Ok(())
     }
 
+    /// Has a segment ready for readers that has just been written, if it can be expected to stay in memory.
+    pub(crate) fn expect_reads(&self, segment: &Segment) {
+        if self.warm.load(Relaxed) {
+            segment.expect_reads();
+        }
+    }
+
     /// Notes whether the log is so small that it can be expected to be in memory.
     fn note_log_size(&self) {
         let small = self.log_and_live().0 < self.storage.memory() / WARM_FRACTION;

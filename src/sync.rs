@@ -118,9 +118,7 @@ impl Engine {
         // They are never stored to again, and it is cheaper to sync what cannot be.
         for open in &rotated {
             open.segment.seal_map();
-            if self.warm.load(Relaxed) {
-                open.segment.expect_reads();
-            }
+            self.expect_reads(&open.segment);
         }
         rotated.iter().try_for_each(sync)?;
         if let Some((open, end)) = &active {

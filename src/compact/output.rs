@@ -1,7 +1,6 @@
 //! The segment that a compaction writes.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::listing::Live;
 use crate::engine::Engine;
@@ -82,9 +81,7 @@ impl Output {
         let io = engine.factory.io(&*self.file, self.written, false);
         let segment = Arc::new(Segment::new(self.header, io, self.written, State::Sealed));
         segment.set_synced(self.written);
-        if engine.warm.load(Relaxed) {
-            segment.expect_reads();
-        }
+        engine.expect_reads(&segment);
         for Live { entry, .. } in &self.moved {
             segment.note_timestamp(entry.timestamp);
             if entry.tombstone {

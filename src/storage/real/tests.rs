@@ -207,6 +207,7 @@ fn a_sealed_map_reads_on_and_gives_back_its_tail() {
 fn clock_and_random_work() {
     let (_dir, s) = storage();
     assert!(s.clock() > 1_600_000_000_000_000_000);
+    assert!(s.memory() > 1 << 20);
     assert_ne!(s.random().unwrap(), s.random().unwrap());
 }
 
