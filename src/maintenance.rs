@@ -272,6 +272,7 @@ impl Maintainer {
     fn step_without_brake(&mut self, engine: &Engine, budget: u64, goal: Goal) -> Result<bool> {
         self.sync_and_seal(engine)?;
         if self.job.is_some() {
+            engine.start_sync()?;
             return self.step_job(engine, budget).map(|()| true);
         }
         let inputs = choose(engine, goal, self.retirements)?;

@@ -7,6 +7,9 @@ use crate::append::OpenSegment;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 
+/// The log is sent to the disk in pieces of this.
+const SEND_PIECE: u64 = 1 << 20;
+
 /// Who has synced how much of the log.
 #[derive(Default)]
 pub(crate) struct GroupCommit {
@@ -78,6 +81,19 @@ impl Engine {
         self.commit(false, |_| Ok(self.appender()?.rotated.is_empty()))
     }
 
+    /// Has the disk begin to write what compaction will have to sync.
+    pub(crate) fn start_sync(&self) -> Result<()> {
+        let Some(open) = self.appender()?.active().cloned() else { return Ok(()) };
+        let segment = &open.segment;
+        let (start, end) = (segment.sent().max(segment.synced()), segment.len() - segment.len() % SEND_PIECE);
+        if end > start {
+            segment.expect_sync(start, end);
+            open.file.start_sync(start, end - start);
+            segment.set_sent(end);
+        }
+        Ok(())
+    }
+
     /// Syncs until it is `done`. One thread syncs for all who wait.
     fn commit(&self, with_active: bool, done: impl Fn(&Progress) -> Result<bool>) -> Result<()> {
         let mut progress = self.commit.lock();
@@ -122,7 +138,7 @@ impl Engine {
         }
         rotated.iter().try_for_each(sync)?;
         if let Some((open, end)) = &active {
-            open.segment.expect_sync(*end);
+            open.segment.expect_sync(open.segment.synced(), *end);
             sync(open)?;
         }
         let new_file = rotated.iter().chain(active.iter().map(|(open, _)| open)).any(|o| o.segment.synced() == 0);

@@ -13,6 +13,8 @@ use crate::storage::{File, write_all_at};
 
 /// Output is written in pieces of this.
 const BUFFER_LEN: usize = 256 << 10;
+/// It is sent to the disk in multiples of this, so that no page is sent twice.
+const SENT_PIECE: u64 = 64 << 10;
 
 /// A segment in the making.
 pub(super) struct Output {
@@ -20,6 +22,8 @@ pub(super) struct Output {
     pub file: Arc<dyn File>,
     /// Bytes in the file, and those that are to follow.
     pub written: u64,
+    /// Up to here it is on its way to the disk.
+    sent: u64,
     buffer: Vec<u8>,
     /// What was copied, as it stands in the output: in that order, and by hash from `publish` on.
     pub moved: Vec<Live>,
@@ -36,7 +40,7 @@ impl Output {
             buffer.try_reserve_exact(BUFFER_LEN).map_err(|_| Error::no_memory("compaction"))?;
             buffer.extend(header.encode()?);
             let file = engine.storage.create(&name).map_err(|e| Error::os(format_args!("create {name}"), &e))?;
-            *output = Some(Output { header, file, written: 0, buffer, moved: Vec::new(), segment: None });
+            *output = Some(Output { header, file, written: 0, sent: 0, buffer, moved: Vec::new(), segment: None });
         }
         output.as_mut().ok_or_else(|| Error::new(Code::Internal, "no output"))
     }
@@ -73,6 +77,10 @@ impl Output {
         write_output(&*self.file, &self.header, &self.buffer, self.written)?;
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
+        // The disk is at work while the next records are copied.
+        let end = self.written - self.written % SENT_PIECE;
+        self.file.start_sync(self.sent, end - self.sent);
+        self.sent = end;
         Ok(())
     }
 

@@ -55,6 +55,8 @@ pub(crate) struct Segment {
     hinted: AtomicU64,
     /// So many bytes are known to be synced; 0 means that not even the file's name is.
     synced: AtomicU64,
+    /// So many bytes are on their way to the disk.
+    sent: AtomicU64,
     /// So many bytes MANIFEST says to be synced.
     listed: AtomicU64,
     /// Reads of it that failed, in compaction.
@@ -77,6 +79,7 @@ impl Segment {
             quarantined: AtomicBool::new(false),
             hinted: AtomicU64::new(0),
             synced: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             listed: AtomicU64::new(0),
             failures: AtomicU8::new(0),
             checked: AtomicU64::new(u64::MAX),
@@ -176,6 +179,15 @@ impl Segment {
         self.hinted.store(if hinted { self.len() } else { 0 }, Relaxed);
     }
 
+    /// So many bytes are on their way to the disk, whether they have got there or not.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
+    }
+
+    pub(crate) fn set_sent(&self, len: u64) {
+        self.sent.store(len, Relaxed);
+    }
+
     /// So many bytes are known to be synced; 0 means that not even the file's name is.
     pub(crate) fn synced(&self) -> u64 {
         self.synced.load(Acquire)
@@ -242,11 +254,11 @@ impl Segment {
         }
     }
 
-    /// Prepares a sync of the first `end` bytes, if many of them have been stored since the last one.
-    pub(crate) fn expect_sync(&self, end: u64) {
-        let (synced, SegmentIo::Mapped(map)) = (self.synced(), &self.io) else { return };
-        if end.saturating_sub(synced) >= MANY_BYTES {
-            map.expect_sync(synced as usize, (end - synced) as usize);
+    /// Prepares a sync of the bytes from `start` to `end`, which have been stored since the last one, if they are many.
+    pub(crate) fn expect_sync(&self, start: u64, end: u64) {
+        let SegmentIo::Mapped(map) = &self.io else { return };
+        if end.saturating_sub(start) >= MANY_BYTES {
+            map.expect_sync(start as usize, (end - start) as usize);
         }
     }
 

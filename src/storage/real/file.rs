@@ -75,6 +75,10 @@ impl File for RealFile {
         os::sync_data(&self.file)
     }
 
+    fn start_sync(&self, offset: u64, len: u64) {
+        os::start_sync(&self.file, offset, len);
+    }
+
     fn map(&self, len: usize, write: bool) -> io::Result<Map> {
         let mapping = Arc::new(Mapping::new(&self.file, len, write)?);
         #[cfg(target_vendor = "apple")]

@@ -45,6 +45,16 @@ pub(super) fn sync_data(file: &fs::File) -> io::Result<()> {
     retry(|| file.sync_data())
 }
 
+/// An error of the writing is kept by the kernel for the next sync. A length of 0 would mean all that follows.
+pub(super) fn start_sync(file: &fs::File, offset: u64, len: u64) {
+    if len == 0 {
+        return;
+    }
+    let (Ok(offset), Ok(len)) = (libc::off64_t::try_from(offset), libc::off64_t::try_from(len)) else { return };
+    // SAFETY: plain system call on an open descriptor.
+    unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
 pub(super) fn sync_dir(dir: &fs::File) -> io::Result<()> {
     nothing_to_sync(retry(|| dir.sync_all()))
 }

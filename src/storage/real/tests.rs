@@ -65,6 +65,21 @@ fn bytes_written_are_read_and_synced() {
 }
 
 #[test]
+fn a_sync_that_is_started_changes_nothing() {
+    let (_dir, storage) = storage();
+    let file = storage.create("f").unwrap();
+    write_all_at(&*file, &[7; 100_000], 0).unwrap();
+    for (offset, len) in [(0, 65_536), (5, 0), (90_000, 1 << 30), (u64::MAX, 1), (0, u64::MAX)] {
+        file.start_sync(offset, len);
+    }
+    let mut bytes = vec![0; 100_000];
+    read_exact_at(&*file, &mut bytes, 0).unwrap();
+    assert!(bytes.iter().all(|&b| b == 7));
+    assert_eq!(file.len().unwrap(), 100_000);
+    file.sync().unwrap();
+}
+
+#[test]
 fn a_file_opened_for_reading_takes_no_writes() {
     let (_dir, s) = storage();
     s.create("f").unwrap().set_len(1).unwrap();
