@@ -1,10 +1,63 @@
-//! Sorting by hashes. They are keyed and so spread evenly: distributed to as many buckets by their top bits as there are
-//! items, few are left to be compared in each.
+//! Sorting by what is spread evenly, as keyed hashes are: distributed to as many buckets by their top bits as there are items,
+//! few are left to be compared in each.
+
+use crate::prefetch::prefetch;
 
 /// Fewer items than this many bits can count are sorted without buckets; and more buckets than that would only miss the
 /// caches.
 const LEAST_BITS: u32 = 6;
 const MOST_BITS: u32 = 16;
+
+/// From so many items on that are no mere numbers, one pass over memory brings those of each part together: then the part
+/// fits into a cache close by, and so does the copy that is made of it.
+const LARGE: usize = 2048;
+const PART_BITS: u32 = 8;
+
+/// Sorts by `order`, in which the hash comes first.
+pub(crate) fn sort<T: Copy, K: Ord>(items: &mut [T], hash: impl Fn(&T) -> u64 + Copy, order: impl Fn(&T) -> K + Copy) {
+    let mut buckets = Buckets::new();
+    if items.len() < LARGE {
+        return buckets.sort(items, 0, hash, order);
+    }
+    let ends = distribute(items, |item| (hash(item) >> (u64::BITS - PART_BITS)) as usize);
+    let mut start = 0;
+    for end in ends {
+        buckets.sort(&mut items[start..end], PART_BITS, hash, order);
+        start = end;
+    }
+}
+
+/// Brings the items of each part together, in the order of the parts, and returns where each part ends (McIlroy, Bostic and
+/// McIlroy, "Engineering radix sort", 1993).
+fn distribute<T: Copy>(items: &mut [T], part_of: impl Fn(&T) -> usize) -> [usize; 1 << PART_BITS] {
+    let mut next = [0; 1 << PART_BITS];
+    items.iter().for_each(|item| next[part_of(item)] += 1);
+    let mut end = 0;
+    let ends = next.map(|count| {
+        end += count;
+        end
+    });
+    for (place, end) in next.iter_mut().zip(ends) {
+        *place = end - *place;
+    }
+    for part in 0..ends.len() {
+        while next[part] < ends[part] {
+            // Each item that is put where it belongs makes way for another, until one belongs here.
+            let mut item = items[next[part]];
+            let mut to = part_of(&item);
+            while to != part {
+                std::mem::swap(&mut item, &mut items[next[to]]);
+                next[to] += 1;
+                // By the time the next item comes to this place it is at hand.
+                prefetch(items.as_ptr().wrapping_add(next[to] + 1));
+                to = part_of(&item);
+            }
+            items[next[part]] = item;
+            next[part] += 1;
+        }
+    }
+    ends
+}
 
 /// Memory to sort in, which may serve many times.
 pub(crate) struct Buckets<T> {
@@ -68,16 +121,19 @@ mod tests {
     fn any_items_are_sorted() {
         let mut buckets = Buckets::new();
         for (count, common, spread) in
-            [(0, 0, 1), (1, 0, 1), (100, 0, 1 << 20), (5000, 12, 1), (70_000, 8, 1), (500, 8, 1 << 50)]
+            [(0, 0, 1), (1, 0, 1), (100, 0, 1 << 20), (5000, 12, 1), (70_000, 8, 1), (500, 8, 1 << 50), (5000, 0, 1)]
         {
             let random =
                 |i: u64| i.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let mut items: Vec<(u64, u64)> =
-                (0..count).map(|i| ((random(i) >> common) / spread, random(i + 1))).collect();
+            let items: Vec<(u64, u64)> = (0..count).map(|i| ((random(i) >> common) / spread, random(i + 1))).collect();
             let mut expected = items.clone();
             expected.sort_unstable();
-            buckets.sort(&mut items, common, |item| item.0, |item| *item);
-            assert_eq!(items, expected, "{count} items");
+            let mut sorted = items.clone();
+            buckets.sort(&mut sorted, common, |item| item.0, |item| *item);
+            assert_eq!(sorted, expected, "{count} items");
+            let mut sorted = items;
+            sort(&mut sorted, |item| item.0, |item| *item);
+            assert_eq!(sorted, expected, "{count} items, in place");
         }
     }
 }

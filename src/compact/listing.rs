@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::tombstones::Tombstone;
+use crate::buckets;
 use crate::engine::{Engine, hash_key};
 use crate::error::{Error, Result};
 use crate::index::{KeyHash, Position};
@@ -33,6 +34,14 @@ pub(super) struct Found {
     pub live: Vec<Live>,
     /// Those that nothing newer has made useless.
     pub tombstones: Vec<Tombstone>,
+}
+
+impl Found {
+    /// Puts the live records of an input of this length into the order in which they can be read.
+    pub(super) fn sort_by_offset(&mut self, len: u64) {
+        let spread = len.leading_zeros();
+        buckets::sort(&mut self.live, |live| live.entry.offset << spread, |live| live.entry.offset);
+    }
 }
 
 impl Listing {

@@ -160,7 +160,7 @@ impl Job {
         };
         match trusted {
             Ok(true) => {
-                self.found.live.sort_unstable_by_key(|live| live.entry.offset);
+                self.found.sort_by_offset(segment.len());
                 self.stage = Stage::Copy(number, 0);
                 Ok(Progress::More)
             }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::log::hint::{HintEntry, HintReader};
+use crate::log::hint::{self, HintEntry, HintReader};
 use crate::log::segment::Segment;
 
 /// A tombstone that no newer record of its key has made useless.
+#[derive(Clone, Copy)]
 pub(super) struct Tombstone {
     /// As it stands in its input.
     pub entry: HintEntry,
@@ -18,7 +19,7 @@ pub(super) struct Tombstone {
 
 /// Keeps the tombstones that any segment but the inputs may need, in the order in which they can be read.
 pub(super) fn weigh(engine: &Engine, inputs: &[Arc<Segment>], tombstones: &mut Vec<Tombstone>) {
-    tombstones.sort_unstable_by_key(|t| t.entry.hash);
+    hint::sort(tombstones, |t| &t.entry);
     let newest = tombstones.iter().map(|t| t.entry.timestamp).max().unwrap_or(i64::MIN);
     let others = engine.index.segments();
     for other in others.iter().filter(|s| !inputs.iter().any(|i| Arc::ptr_eq(i, s))) {

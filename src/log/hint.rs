@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use wincode::{SchemaRead, SchemaWrite};
 
-use crate::buckets::Buckets;
+use crate::buckets;
 use crate::error::{Error, Result};
 use crate::storage::{File, Storage, create_anew, read_exact_at, write_all_at};
 
@@ -108,8 +108,9 @@ pub(crate) fn write<'a>(
 }
 
 /// Sorts what has a hint entry by its hash, then its timestamp.
-pub(crate) fn sort<T: Copy>(entries: &mut [T], hint_entry: impl Fn(&T) -> &HintEntry) {
-    Buckets::new().sort(entries, 0, |e| hint_entry(e).hash, |e| (hint_entry(e).hash, hint_entry(e).timestamp));
+pub(crate) fn sort<T: Copy>(entries: &mut [T], hint_entry: impl Fn(&T) -> &HintEntry + Copy) {
+    let order = |entry: &T| (hint_entry(entry).hash, hint_entry(entry).timestamp);
+    buckets::sort(entries, |entry| order(entry).0, order);
 }
 
 /// Reads a hint, or a piece of one, front to back, in the order of the hashes. What it yields is to be trusted only once
