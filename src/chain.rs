@@ -13,6 +13,7 @@ use crate::log::segment::file_name;
 use crate::recovery::{bytes_beyond, known_header, open, read_header};
 use crate::stats::RecoveryInfo;
 use crate::storage::{File, Storage, read_exact_at};
+use crate::transient::reserve_apart;
 
 /// A segment that belongs to the log.
 pub(crate) struct Link {
@@ -290,6 +291,7 @@ pub(crate) fn scan(
 ) -> Result<Scan> {
     let mut scanner = Scanner::new(name, Arc::clone(file), start, file_len)?;
     let mut scan = Scan { entries: Vec::new(), end: start, damaged: 0, lost: None, stopped_at_bad: false };
+    reserve_apart(&mut scan.entries, file_len.saturating_sub(start));
     let mut newest = match rules.order {
         Order::Log { floor } => floor,
         Order::Output { ceiling } => ceiling.saturating_sub(1),

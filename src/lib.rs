@@ -63,6 +63,7 @@ pub mod stats;
 mod storage;
 mod survey;
 mod sync;
+mod transient;
 mod unreadable;
 mod verify;
 mod window;

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::index::{KeyHash, Position};
 use crate::log::hint::{self, HintEntry, HintReader};
 use crate::log::segment::Segment;
+use crate::transient::reserve_apart;
 
 /// So many records of a shard are looked up under one hold of its lock, with the waiting for memory overlapped.
 const BLOCK: usize = 64;
@@ -98,6 +99,8 @@ impl Listing {
         }
         let Some(first) = block.first() else { return Ok(0) };
         let no_memory = |_| Error::no_memory("compaction");
+        reserve_apart(&mut found.live, segment.len());
+        reserve_apart(&mut found.tombstones, segment.tombstones());
         found.live.try_reserve(block.len()).map_err(no_memory)?;
         found.tombstones.try_reserve(block.len()).map_err(no_memory)?;
         let shard = engine.index.read(KeyHash(first.hash))?;

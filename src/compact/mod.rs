@@ -236,7 +236,10 @@ impl Job {
         let input = &mut self.inputs[number];
         let read = input.scanner(engine).and_then(|s| s.holds_record(live.entry.offset, live.entry.len));
         match read {
-            Ok(true) => Output::of(&mut self.output, engine)?.take(input.scanner(engine)?, live).map(|()| None),
+            Ok(true) => {
+                let output = Output::of(&mut self.output, engine, input.segment.len())?;
+                output.take(input.scanner(engine)?, live).map(|()| None)
+            }
             Ok(false) => Ok(Some(self.quarantine(number))),
             Err(e) => self.failed(number, e).map(Some),
         }

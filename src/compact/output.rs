@@ -10,6 +10,7 @@ use crate::log::hint;
 use crate::log::scan::Scanner;
 use crate::log::segment::{Segment, State, file_name};
 use crate::storage::{File, write_all_at};
+use crate::transient::reserve_apart;
 
 /// Output is written in pieces of this.
 const BUFFER_LEN: usize = 256 << 10;
@@ -31,8 +32,8 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// The job's output, made when the first record needs it.
-    pub(super) fn of<'a>(output: &'a mut Option<Output>, engine: &Engine) -> Result<&'a mut Output> {
+    /// The job's output, made when the first record needs it. That comes from an input of so many bytes.
+    pub(super) fn of<'a>(output: &'a mut Option<Output>, engine: &Engine, input_len: u64) -> Result<&'a mut Output> {
         if output.is_none() {
             let header = engine.factory.new_header(Role::Output, LogEnd::default())?;
             let name = file_name(header.id);
@@ -40,7 +41,9 @@ impl Output {
             buffer.try_reserve_exact(BUFFER_LEN).map_err(|_| Error::no_memory("compaction"))?;
             buffer.extend(header.encode()?);
             let file = engine.storage.create(&name).map_err(|e| Error::os(format_args!("create {name}"), &e))?;
-            *output = Some(Output { header, file, written: 0, sent: 0, buffer, moved: Vec::new(), segment: None });
+            let mut moved = Vec::new();
+            reserve_apart(&mut moved, input_len);
+            *output = Some(Output { header, file, written: 0, sent: 0, buffer, moved, segment: None });
         }
         output.as_mut().ok_or_else(|| Error::new(Code::Internal, "no output"))
     }
