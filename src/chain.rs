@@ -195,7 +195,7 @@ fn take(
     let known = entry.map_or(0, |e| e.synced_len);
     let hint = if known > HEADER_LEN as u64 { hint_of((header.id, header.identity), known) } else { None };
     let start = if hint.is_some() { known.min(file_len) } else { HEADER_LEN as u64 };
-    let rules = ScanRules { seed: manifest.hash_seed, order: Order::Log { floor } };
+    let rules = ScanRules { seed: manifest.hash_seed, order: Order::Log { floor }, transient: false };
     let mut scan = scan(&name, file, start, known, file_len, &rules)?;
     let cut_short =
         later.first().is_some_and(|l| l.header.predecessor.id == header.id && l.header.predecessor.len > scan.end);
@@ -268,6 +268,8 @@ pub(crate) struct ScanRules {
     /// The key of the hash.
     pub seed: [u64; 2],
     pub order: Order,
+    /// The list of the records is dropped before the next segment is read.
+    pub transient: bool,
 }
 
 /// The order of a segment's timestamps.
@@ -291,7 +293,9 @@ pub(crate) fn scan(
 ) -> Result<Scan> {
     let mut scanner = Scanner::new(name, Arc::clone(file), start, file_len)?;
     let mut scan = Scan { entries: Vec::new(), end: start, damaged: 0, lost: None, stopped_at_bad: false };
-    reserve_apart(&mut scan.entries, file_len.saturating_sub(start));
+    if rules.transient {
+        reserve_apart(&mut scan.entries, file_len.saturating_sub(start));
+    }
     let mut newest = match rules.order {
         Order::Log { floor } => floor,
         Order::Output { ceiling } => ceiling.saturating_sub(1),

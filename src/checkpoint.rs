@@ -257,7 +257,7 @@ impl Making<'_> {
     fn verify(&mut self, part: &Part, seed: [u64; 2]) -> Result<()> {
         let (name, len, names) = (part.segment.name(), part.len, (part.entry.id, part.entry.identity));
         let file = self.target.open(name, false).map_err(|e| self.failed("open", name, &e))?;
-        let rules = ScanRules { seed, order: Order::Log { floor: i64::MIN } };
+        let rules = ScanRules { seed, order: Order::Log { floor: i64::MIN }, transient: true };
         let mut scan = chain::scan(name, &file, HEADER_LEN as u64, len, len, &rules)?;
         if scan.damaged > 0 {
             // What is known to be damaged is to be as damaged in the checkpoint.

@@ -86,7 +86,8 @@ impl Engine {
             Role::Log => Order::Log { floor: i64::MIN },
             Role::Output => Order::Output { ceiling: i64::MAX },
         };
-        chain::scan(name, &file, HEADER_LEN as u64, len, len, &ScanRules { seed: self.hash_seed, order })
+        let rules = ScanRules { seed: self.hash_seed, order, transient: true };
+        chain::scan(name, &file, HEADER_LEN as u64, len, len, &rules)
     }
 
     /// Writes the segment's hint from its entries, which are sorted. Should that fail, the next open reads the segment

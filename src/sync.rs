@@ -88,7 +88,8 @@ impl Engine {
         let (start, end) = (segment.sent().max(segment.synced()), segment.len() - segment.len() % SEND_PIECE);
         if end > start {
             segment.expect_sync(start, end);
-            open.file.start_sync(start, end - start);
+            let started = open.file.start_sync(start, end - start);
+            started.map_err(|e| self.poison(format_args!("sync {}", segment.name()), &e))?;
             segment.set_sent(end);
         }
         Ok(())

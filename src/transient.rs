@@ -13,3 +13,21 @@ pub(crate) fn reserve_apart<T>(items: &mut Vec<T>, log_bytes: u64) {
         let _ = items.try_reserve_exact(ALWAYS_MAPPED / size_of::<T>());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lists_of_much_log_are_kept_apart() {
+        let mut few = Vec::<u64>::new();
+        reserve_apart(&mut few, WORTH_IT - 1);
+        assert_eq!(few.capacity(), 0);
+        let mut many = Vec::<[u64; 5]>::new();
+        reserve_apart(&mut many, WORTH_IT);
+        assert!(many.capacity() * size_of::<[u64; 5]>() > 32 << 20);
+        let mut begun = vec![1u8];
+        reserve_apart(&mut begun, u64::MAX);
+        assert!(begun.capacity() < 100);
+    }
+}

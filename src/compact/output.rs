@@ -82,7 +82,8 @@ impl Output {
         self.buffer.clear();
         // The disk is at work while the next records are copied.
         let end = self.written - self.written % SENT_PIECE;
-        self.file.start_sync(self.sent, end - self.sent);
+        let started = self.file.start_sync(self.sent, end - self.sent);
+        started.map_err(|e| Error::os(format_args!("write {}", file_name(self.header.id)), &e))?;
         self.sent = end;
         Ok(())
     }

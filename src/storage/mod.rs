@@ -68,9 +68,11 @@ pub(crate) trait File: Send + Sync {
     fn allocate(&self, len: u64) -> io::Result<()>;
     /// Makes all bytes written so far, through the file or through a map of it, and the length durable.
     fn sync(&self) -> io::Result<()>;
-    /// Has the bytes at `offset..offset + len` begin their way to the disk, so that a later `sync` takes less. A hint, which does
-    /// not wait; should it fail, `sync` will tell.
-    fn start_sync(&self, _offset: u64, _len: u64) {}
+    /// Has the bytes at `offset..offset + len` begin their way to the disk, so that a later `sync` takes less. It does not wait.
+    /// After an error a `sync` that succeeds proves nothing, as after one that fails.
+    fn start_sync(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Ok(())
+    }
     /// Maps the first `len` bytes, shared. `len` may exceed the file's length: that reserves addresses,
     /// and bytes become accessible when the file grows to hold them.
     fn map(&self, len: usize, write: bool) -> io::Result<Map>;

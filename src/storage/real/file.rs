@@ -75,8 +75,8 @@ impl File for RealFile {
         os::sync_data(&self.file)
     }
 
-    fn start_sync(&self, offset: u64, len: u64) {
-        os::start_sync(&self.file, offset, len);
+    fn start_sync(&self, offset: u64, len: u64) -> io::Result<()> {
+        os::start_sync(&self.file, offset, len)
     }
 
     fn map(&self, len: usize, write: bool) -> io::Result<Map> {

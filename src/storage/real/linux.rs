@@ -45,14 +45,19 @@ pub(super) fn sync_data(file: &fs::File) -> io::Result<()> {
     retry(|| file.sync_data())
 }
 
-/// An error of the writing is kept by the kernel for the next sync. A length of 0 would mean all that follows.
-pub(super) fn start_sync(file: &fs::File, offset: u64, len: u64) {
+/// Only what finds no blocks fails here, or what cannot be done at all; errors of the disk are kept by the kernel for the next
+/// sync. A length of 0 would mean all that follows.
+pub(super) fn start_sync(file: &fs::File, offset: u64, len: u64) -> io::Result<()> {
+    let (Ok(offset), Ok(len)) = (libc::off64_t::try_from(offset), libc::off64_t::try_from(len)) else { return Ok(()) };
     if len == 0 {
-        return;
+        return Ok(());
     }
-    let (Ok(offset), Ok(len)) = (libc::off64_t::try_from(offset), libc::off64_t::try_from(len)) else { return };
     // SAFETY: plain system call on an open descriptor.
-    unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) };
+    let started = check(unsafe { libc::sync_file_range(file.as_raw_fd(), offset, len, libc::SYNC_FILE_RANGE_WRITE) });
+    match started {
+        Err(e) if !matches!(e.raw_os_error(), Some(libc::EIO | libc::ENOSPC | libc::EDQUOT)) => Ok(()),
+        started => started.map(drop),
+    }
 }
 
 pub(super) fn sync_dir(dir: &fs::File) -> io::Result<()> {

@@ -62,9 +62,11 @@ pub(super) fn sync_dir(dir: &fs::File) -> io::Result<()> {
     nothing_to_sync(sync_data(dir))
 }
 
-/// Only Linux has a way to do this that does not risk a signal.
-pub(super) fn start_sync(_file: &fs::File, _offset: u64, _len: u64) {}
+pub(super) fn start_sync(_file: &fs::File, _offset: u64, _len: u64) -> io::Result<()> {
+    Ok(())
+}
 
+/// Only Linux has a way to do this that does not risk a signal.
 pub(super) fn populate(_mapping: &Mapping, _offset: usize, _len: usize) {}
 
 pub(super) fn populate_to_read(_mapping: &Mapping, _offset: usize, _len: usize) {}
