@@ -8,12 +8,12 @@ use crate::prefetch::prefetch;
 const LEAST_BITS: u32 = 6;
 const MOST_BITS: u32 = 16;
 
-/// From so many items on that are no mere numbers, one pass over memory brings those of each part together: then the part
-/// fits into a cache close by, and so does the copy that is made of it.
+/// Of so many items one pass over memory brings those of each part together first: then the part fits into a cache close by,
+/// and so does the copy that is made of it.
 const LARGE: usize = 2048;
 const PART_BITS: u32 = 8;
 
-/// Sorts by `order`, in which the hash comes first.
+/// Sorts by `order`, in which the hash comes first. For mere numbers of items, which take little to copy, [`Buckets`] alone do.
 pub(crate) fn sort<T: Copy, K: Ord>(items: &mut [T], hash: impl Fn(&T) -> u64 + Copy, order: impl Fn(&T) -> K + Copy) {
     let mut buckets = Buckets::new();
     if items.len() < LARGE {

@@ -85,9 +85,9 @@ impl Engine {
     pub(crate) fn start_sync(&self) -> Result<()> {
         let Some(open) = self.appender()?.active().cloned() else { return Ok(()) };
         let segment = &open.segment;
-        let (start, end) = (segment.sent().max(segment.synced()), segment.len() - segment.len() % SEND_PIECE);
+        let (start, end) = (segment.sent(), segment.len() - segment.len() % SEND_PIECE);
         if end > start {
-            segment.expect_sync(start, end);
+            segment.expect_sync(end);
             let started = open.file.start_sync(start, end - start);
             started.map_err(|e| self.poison(format_args!("sync {}", segment.name()), &e))?;
             segment.set_sent(end);
@@ -139,7 +139,7 @@ impl Engine {
         }
         rotated.iter().try_for_each(sync)?;
         if let Some((open, end)) = &active {
-            open.segment.expect_sync(open.segment.synced(), *end);
+            open.segment.expect_sync(*end);
             sync(open)?;
         }
         let new_file = rotated.iter().chain(active.iter().map(|(open, _)| open)).any(|o| o.segment.synced() == 0);

@@ -15,7 +15,7 @@ use crate::transient::reserve_apart;
 /// Output is written in pieces of this.
 const BUFFER_LEN: usize = 256 << 10;
 /// It is sent to the disk in multiples of this, so that no page is sent twice.
-const SENT_PIECE: u64 = 64 << 10;
+const SEND_PIECE: u64 = 64 << 10;
 
 /// A segment in the making.
 pub(super) struct Output {
@@ -81,7 +81,7 @@ impl Output {
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         // The disk is at work while the next records are copied.
-        let end = self.written - self.written % SENT_PIECE;
+        let end = self.written - self.written % SEND_PIECE;
         let started = self.file.start_sync(self.sent, end - self.sent);
         started.map_err(|e| Error::os(format_args!("write {}", file_name(self.header.id)), &e))?;
         self.sent = end;

@@ -6,6 +6,7 @@ use crate::engine::Engine;
 use crate::error::Result;
 use crate::log::hint::{self, HintEntry, HintReader};
 use crate::log::segment::Segment;
+use crate::transient::reserve_apart;
 
 /// A tombstone that no newer record of its key has made useless.
 #[derive(Clone, Copy)]
@@ -62,6 +63,7 @@ pub(crate) fn useless_tombstones(engine: &Engine, segment: &Arc<Segment>) -> Res
         return Ok(0);
     };
     let mut tombstones = Vec::new();
+    reserve_apart(&mut tombstones, segment.tombstones());
     while let Some(entry) = hint.peek()? {
         if entry.tombstone {
             tombstones.push(Tombstone { entry, input: 0, needed: false });

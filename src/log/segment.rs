@@ -179,9 +179,9 @@ impl Segment {
         self.hinted.store(if hinted { self.len() } else { 0 }, Relaxed);
     }
 
-    /// So many bytes are on their way to the disk, whether they have got there or not.
+    /// So many bytes are on their way to the disk, or there.
     pub(crate) fn sent(&self) -> u64 {
-        self.sent.load(Relaxed)
+        self.sent.load(Relaxed).max(self.synced())
     }
 
     pub(crate) fn set_sent(&self, len: u64) {
@@ -254,9 +254,9 @@ impl Segment {
         }
     }
 
-    /// Prepares a sync of the bytes from `start` to `end`, which have been stored since the last one, if they are many.
-    pub(crate) fn expect_sync(&self, start: u64, end: u64) {
-        let SegmentIo::Mapped(map) = &self.io else { return };
+    /// Prepares a sync of the first `end` bytes, if many of them have been stored since the last one was made or started.
+    pub(crate) fn expect_sync(&self, end: u64) {
+        let (start, SegmentIo::Mapped(map)) = (self.sent(), &self.io) else { return };
         if end.saturating_sub(start) >= MANY_BYTES {
             map.expect_sync(start as usize, (end - start) as usize);
         }

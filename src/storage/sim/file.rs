@@ -101,6 +101,13 @@ impl SimFile {
         if end > FILE_BYTES_MAX { Err(errno(libc::EFBIG)) } else { Ok(()) }
     }
 
+    /// The error of a sync, after which any part of what was not synced is gone.
+    fn lose_unsynced(&self, disk: &mut Disk, error: io::Error) -> io::Error {
+        let (inode, mut rng) = (self.inode, super::Rng(disk.rng.next()));
+        let what = |image: &super::Image| format!("sync {}, failing", image.name_of(inode));
+        disk.op(what, |image, _| image.sync_failed(inode, &mut rng)).err().unwrap_or(error)
+    }
+
     fn write(&self, disk: &mut Disk, bytes: &[u8], offset: usize) -> io::Result<()> {
         let inode = self.inode;
         let old = self.file_len(disk);
@@ -198,13 +205,20 @@ impl File for SimFile {
         disk.alive()?;
         let inode = self.inode;
         if let Some(error) = disk.fault(Calls::SYNC) {
-            let mut rng = super::Rng(disk.rng.next());
-            let what = |image: &super::Image| format!("sync {}, failing", image.name_of(inode));
-            disk.op(what, |image, _| image.sync_failed(inode, &mut rng))?;
-            return Err(error);
+            return Err(self.lose_unsynced(&mut disk, error));
         }
         let what = |image: &super::Image| format!("sync {}", image.name_of(inode));
         disk.op(what, |image, partly| image.sync(inode, partly))
+    }
+
+    /// What a crash leaves of unsynced bytes is any part of them, started or not.
+    fn start_sync(&self, _offset: u64, len: u64) -> io::Result<()> {
+        let mut disk = guard(&self.disk);
+        disk.alive()?;
+        match if len > 0 { disk.fault(Calls::START_SYNC) } else { None } {
+            Some(error) => Err(self.lose_unsynced(&mut disk, error)),
+            None => Ok(()),
+        }
     }
 
     fn map(&self, len: usize, write: bool) -> io::Result<Map> {

@@ -75,6 +75,7 @@ impl Calls {
     pub(crate) const SYNC: Calls = Calls(1 << 13);
     pub(crate) const MAP: Calls = Calls(1 << 14);
     pub(crate) const LINK: Calls = Calls(1 << 15);
+    pub(crate) const START_SYNC: Calls = Calls(1 << 16);
     pub(crate) const ALL: Calls = Calls(u32::MAX);
 }
 

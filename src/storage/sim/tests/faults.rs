@@ -32,7 +32,7 @@ fn a_failed_sync_loses_pages_for_good_unless_they_are_written_again() {
 
 #[test]
 fn every_kind_of_call_can_fail_and_heals() {
-    let each: [(Calls, FileRun); 15] = [
+    let each: [(Calls, FileRun); 16] = [
         (Calls::LIST, |sim, _| sim.list().map(drop)),
         (Calls::CREATE, |sim, _| sim.create("g").map(drop)),
         (Calls::OPEN, |sim, _| sim.open("f", false).map(drop)),
@@ -47,6 +47,7 @@ fn every_kind_of_call_can_fail_and_heals() {
         (Calls::SET_LEN, |_, f| f.set_len(2)),
         (Calls::ALLOCATE, |_, f| f.allocate(5000)),
         (Calls::SYNC, |_, f| f.sync()),
+        (Calls::START_SYNC, |_, f| f.start_sync(0, 1)),
         (Calls::MAP, |_, f| f.map(1, true).map(drop)),
     ];
     for (calls, run) in each {
@@ -60,7 +61,11 @@ fn every_kind_of_call_can_fail_and_heals() {
         let file = early.open("f", true).unwrap();
         assert_eq!(run(&early, &*file).unwrap_err().raw_os_error(), Some(libc::EMFILE));
         let failed = early.op_count() > 0;
-        assert_eq!(failed, (Calls::WRITE | Calls::SYNC | Calls::SYNC_DIR).0 & calls.0 != 0, "{calls:?}");
+        assert_eq!(
+            failed,
+            (Calls::WRITE | Calls::SYNC | Calls::SYNC_DIR | Calls::START_SYNC).0 & calls.0 != 0,
+            "{calls:?}"
+        );
         run(&early, &*file).unwrap();
 
         // One call is before the plan's time.
