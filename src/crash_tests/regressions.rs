@@ -246,6 +246,29 @@ fn what_a_failed_write_left_behind_is_not_read_as_records() {
     }
 }
 
+/// Should the disk fail when output is sent to it early, only that call may tell: the output must not replace its inputs.
+#[test]
+fn output_that_could_not_be_sent_to_the_disk_is_given_up() {
+    let value = |n: u32| vec![n as u8; 1000];
+    for seed in 0..5 {
+        let sim = SimStorage::new(seed, PageMode::Page);
+        let large = Options { segment_size: 1 << 20, ..options() };
+        let store = Store::open_on(Arc::new(sim.clone()), &large).unwrap();
+        for n in (0..300u32).chain(0..100) {
+            store.set(&n.to_le_bytes(), &value(n)).unwrap();
+        }
+        sim.fail(FaultPlan { at: 0, errno: libc::EIO, persistent: false, calls: Calls::START_SYNC });
+        assert_eq!(store.compact().unwrap_err().code(), Code::Io, "seed {seed}");
+        store.compact().unwrap();
+        let crashed = power_cut(&sim, Unsynced::Lost);
+        drop(store);
+        let store = open(&crashed);
+        for n in 0..300u32 {
+            assert_eq!(store.get(&n.to_le_bytes()).unwrap(), Some(value(n)), "seed {seed}");
+        }
+    }
+}
+
 /// Compaction trusts a hint to name all live records of a segment, but only once it has found its checksum right.
 #[test]
 fn compaction_loses_nothing_to_a_hint_that_rots_while_the_store_is_open() {
