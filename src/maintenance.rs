@@ -21,7 +21,7 @@ pub(crate) const SLICE: u64 = 1 << 20;
 const LEAST_SLICE: u64 = 4 << 10;
 /// So much new garbage is worth a look at what there is to do.
 const LOOK_EVERY: u64 = 32 << 10;
-/// The log may exceed its limit by this before writers are slowed.
+/// The log may exceed its limit by this, and by one segment while compaction runs, before writers are slowed.
 const SLACK: u64 = 24 << 20;
 /// From so many segments on that wait to be synced and sealed, writers are slowed; at twice as many they do it.
 const BACKLOG: usize = 16;
@@ -53,6 +53,8 @@ pub(crate) struct Maintenance {
     /// How many callers want the background thread to stand back.
     demands: AtomicU32,
     pub pinned_bytes: AtomicU64,
+    /// What compaction has written to an output that is not a segment of the log yet.
+    output_bytes: AtomicU64,
     pub compactions: AtomicU64,
     pub compacted_bytes: AtomicU64,
 }
@@ -263,6 +265,8 @@ impl Maintainer {
             result = self.step_without_brake(engine, budget, goal);
         }
         self.collect_retired(engine);
+        let output_len = self.job.as_ref().map_or(0, Job::unlisted_len);
+        engine.maintenance.output_bytes.store(output_len, Relaxed);
         // While nothing can be won by waiting, nobody is to wait.
         let brake = matches!(result, Ok(true)) && engine.log_over_limit() || engine.backlog() >= BACKLOG;
         engine.maintenance.brake.store(brake, Relaxed);
@@ -385,9 +389,11 @@ impl Engine {
         self.appender().map_or(0, |appender| appender.backlog())
     }
 
+    /// Whether the log has outgrown what it may take while compaction runs.
     fn log_over_limit(&self) -> bool {
         let (log, live) = self.log_and_live();
-        log > self.log_limit(live).saturating_add(SLACK)
+        let output = self.maintenance.output_bytes.load(Relaxed);
+        log + output > self.log_limit(live).saturating_add(SLACK + self.options.segment_size)
     }
 
     /// Whether the active segment should give way early, so that a small database stays small.

@@ -21,7 +21,7 @@ const NEARLY_DEAD: u32 = 90;
 pub(crate) enum Goal {
     /// Those whose share of garbage is over the option's.
     Automatic,
-    /// As `Automatic` while the log comes near its limit, and the nearly dead ones otherwise. Writers who keep on
+    /// As `Automatic` while the log is over its limit, and the nearly dead ones otherwise. Writers who keep on
     /// overwriting make the rest of a segment garbage too, so the later it is copied, the less there is to copy.
     Patient,
     /// Those up to this id that hold any.
@@ -37,10 +37,8 @@ pub(crate) fn choose(engine: &Engine, goal: Goal, retirements: u64) -> Result<Ve
     if !matches!(goal, Goal::Everything(_)) && log <= engine.options.compact_threshold {
         return Ok(Vec::new());
     }
-    // Early enough to be done before writers would have to wait.
-    let near_limit = engine.log_limit(live).saturating_sub((live / 4).min(engine.options.segment_size));
     let goal = match goal {
-        Goal::Patient if log > near_limit || engine.factory.reserve.lent() => Goal::Automatic,
+        Goal::Patient if log > engine.log_limit(live) || engine.factory.reserve.lent() => Goal::Automatic,
         other => other,
     };
     let table = engine.index.segments();

@@ -328,6 +328,11 @@ impl Job {
     pub(crate) fn output_len(&self) -> u64 {
         self.output.as_ref().map_or(0, |output| output.written)
     }
+
+    /// As `output_len`, as long as the output is not a segment of the log.
+    pub(crate) fn unlisted_len(&self) -> u64 {
+        self.output.as_ref().filter(|output| output.segment.is_none()).map_or(0, |output| output.written)
+    }
 }
 
 /// Asks the index about records of `budget` bytes. False at the end.
