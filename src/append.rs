@@ -336,8 +336,6 @@ impl Appender {
         let Some(active) = &mut self.active else { return Ok(()) };
         active.tidy()?;
         self.log_end = active.open.segment.log_end()?;
-        // Before it is synced, so that one sync covers the records and the length. Should it fail, sealing trims.
-        let _ = active.open.file.set_len(active.end);
         if let Some(active) = self.active.take() {
             active.open.segment.set_state(State::Rotated);
             self.rotated.push(active.open);

@@ -132,8 +132,11 @@ impl Engine {
             self.commit.syncs.fetch_add(1, Relaxed);
             open.file.sync().map_err(|e| self.poison(format_args!("sync {}", open.segment.name()), &e))
         };
-        // They are never stored to again, and it is cheaper to sync what cannot be.
         for open in &rotated {
+            // So that one sync covers the records and the length; should it fail, sealing trims. Not under the append lock:
+            // the system may wait for the disk to take the blocks back.
+            let _ = open.file.set_len(open.segment.len());
+            // They are never stored to again, and it is cheaper to sync what cannot be.
             open.segment.seal_map();
             self.expect_reads(&open.segment);
         }
