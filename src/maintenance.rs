@@ -24,7 +24,7 @@ const LOOK_EVERY: u64 = 32 << 10;
 /// The log may exceed its limit by this, and by one segment while compaction runs, before writers are slowed.
 const SLACK: u64 = 24 << 20;
 /// From so many segments on that wait to be synced and sealed, writers are slowed; at twice as many they do it.
-const BACKLOG: usize = 16;
+const BACKLOG: usize = 32;
 /// After so much new garbage writers look whether the log has outgrown its limit.
 const BRAKE_EVERY: u64 = 1 << 20;
 /// How long the thread rests between two turns unless the log grows too fast: so syncs are coalesced.
