@@ -161,6 +161,23 @@ static void space_is_bounded(const char *path, uint64_t background) {
     COMPARE(size_of_files(path, ".log", true), <=, bound);
 }
 
+/* When kv_compact returns, the disk has the space back, though deleting files is done aside. */
+static void space_is_back_at_once(const char *path) {
+    enum { COUNT = 64, LEN = 64 << 10 };
+    kv_store *store = open_with(path, WITH({KV_OPT_SEGMENT_SIZE, 4 << 20}));
+    struct kv_stats stats;
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < COUNT; i++) OK(set_numbered(store, i, round, LEN));
+    }
+    OK(kv_compact(store));
+    stats = stats_of(store);
+    COMPARE(stats.compactions, >, 0);
+    COMPARE(stats.pinned_bytes, ==, 0);
+    COMPARE(size_of_files(path, ".log", true), <=, COUNT * (uint64_t)LEN + (256 << 10));
+    for (int i = 0; i < COUNT; i++) HAS_NUMBERED(store, i, 2, LEN);
+    OK(kv_close(store));
+}
+
 /* Below the threshold nothing is rewritten, however much of it is garbage. */
 static void nothing_happens_below_the_threshold(const char *path) {
     kv_store *store = open_with(path, WITH({KV_OPT_COMPACT_THRESHOLD, 16 << 20}, {KV_OPT_SEGMENT_SIZE, 16384}));
@@ -199,6 +216,7 @@ int main(int argc, char **argv) {
     maintain_comes_to_an_end(path_in(dir, "maintain"));
     nothing_happens_below_the_threshold(path_in(dir, "threshold"));
     small_segments_are_merged(path_in(dir, "merge"));
+    space_is_back_at_once(path_in(dir, "at-once"));
     space_is_bounded(path_in(dir, "bounded"), 1);
     space_is_bounded(path_in(dir, "bounded-inline"), 0);
     return 0;

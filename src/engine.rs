@@ -325,7 +325,8 @@ impl Engine {
         if finished.as_ref().is_err_and(|e| e.code() == Code::NoSpace) && reserve.lend(&*self.storage) {
             finished = self.seal_everything();
         }
-        maintainer.collect_retired(self);
+        maintainer.retired.collect(self);
+        maintainer.retired.wait();
         self.factory.reserve.close(&*self.storage);
         finished
     }

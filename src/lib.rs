@@ -56,6 +56,7 @@ mod read;
 mod recovery;
 pub mod report;
 mod reserve;
+mod retired;
 mod salvage;
 mod seal;
 mod snapshot;

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 use crate::compact::{Goal, Job, Progress, choose};
 use crate::engine::{Engine, lock};
 use crate::error::{Code, Error, Result};
-use crate::log::hint;
-use crate::log::segment::{Segment, SegmentIo};
 use crate::options::SyncLevel;
+use crate::retired::Retired;
 use crate::write::Written;
 
 /// What a step of the thread moves at most.
@@ -63,10 +62,7 @@ pub(crate) struct Maintenance {
 #[derive(Default)]
 pub(crate) struct Maintainer {
     job: Option<Job>,
-    /// Segments that are no longer part of the database but may still be read.
-    retired: Vec<Arc<Segment>>,
-    /// How many segments have been retired since open.
-    retirements: u64,
+    pub(crate) retired: Retired,
     last_sync: Option<Instant>,
     /// The last slice that a writer did left more to do.
     unfinished: bool,
@@ -261,10 +257,11 @@ impl Maintainer {
     /// Does a piece of the work that is due. True if there is more.
     pub(crate) fn step(&mut self, engine: &Engine, budget: u64, goal: Goal) -> Result<bool> {
         let mut result = self.step_without_brake(engine, budget, goal);
-        if result.as_ref().is_err_and(|e| e.code() == Code::NoSpace) && engine.factory.reserve.lend(&*engine.storage) {
+        let no_space = result.as_ref().is_err_and(|e| e.code() == Code::NoSpace);
+        if no_space && (self.retired.wait() || engine.factory.reserve.lend(&*engine.storage)) {
             result = self.step_without_brake(engine, budget, goal);
         }
-        self.collect_retired(engine);
+        self.retired.collect(engine);
         let output_len = self.job.as_ref().map_or(0, Job::unlisted_len);
         engine.maintenance.output_bytes.store(output_len, Relaxed);
         // While nothing can be won by waiting, nobody is to wait.
@@ -279,7 +276,7 @@ impl Maintainer {
             engine.start_sync()?;
             return self.step_job(engine, budget).map(|()| true);
         }
-        let inputs = choose(engine, goal, self.retirements)?;
+        let inputs = choose(engine, goal, self.retired.count())?;
         if !inputs.is_empty() {
             self.job = Some(Job::new(engine, inputs)?);
             return Ok(true);
@@ -320,8 +317,7 @@ impl Maintainer {
             Ok(Progress::Done) => {
                 engine.maintenance.compactions.fetch_add(1, Relaxed);
                 engine.maintenance.compacted_bytes.fetch_add(job.output_len(), Relaxed);
-                self.retired.extend(job.inputs().cloned());
-                self.retirements += 1;
+                self.retired.add(job.inputs());
                 self.job = None;
             }
             Ok(Progress::Quarantined) => self.abandon(engine),
@@ -341,7 +337,7 @@ impl Maintainer {
         while job.must_finish() {
             match job.step(engine, u64::MAX) {
                 Ok(Progress::Done) => {
-                    self.retired.extend(job.inputs().cloned());
+                    self.retired.add(job.inputs());
                     return;
                 }
                 Ok(_) => {}
@@ -362,24 +358,6 @@ impl Maintainer {
     /// Bytes that the compaction under way has read.
     pub(crate) fn job_done(&self) -> u64 {
         self.job.as_ref().map_or(0, Job::read_len)
-    }
-
-    /// Unlinks the retired segments that nobody reads any more.
-    pub(crate) fn collect_retired(&mut self, engine: &Engine) {
-        self.retired.retain(|segment| {
-            if Arc::strong_count(segment) > 1 {
-                return true;
-            }
-            if let SegmentIo::Calls(cache) = segment.io() {
-                cache.forget(segment.name());
-            }
-            // Should this fail, the next open removes it: MANIFEST does not list it any more.
-            let _ = engine.storage.remove(segment.name());
-            let _ = engine.storage.remove(&hint::name(segment.id()));
-            false
-        });
-        let pinned = self.retired.iter().map(|s| s.len()).sum();
-        engine.maintenance.pinned_bytes.store(pinned, Relaxed);
     }
 }
 
@@ -411,10 +389,11 @@ impl Engine {
         let reserve = &self.factory.reserve;
         reserve.needed();
         let mut maintainer = self.maintenance.lock();
-        let before = maintainer.retirements;
+        let before = maintainer.retired.count();
         while let Ok(true) = maintainer.step(self, SLICE, Goal::Automatic) {}
+        let freed = maintainer.retired.wait() || maintainer.retired.count() > before;
         let taken_back = reserve.lent() && reserve.hold(&*self.storage);
-        taken_back || maintainer.retirements > before || for_tombstone && reserve.lend(&*self.storage)
+        taken_back || freed || for_tombstone && reserve.lend(&*self.storage)
     }
 
     /// See [`crate::Store::maintain`].

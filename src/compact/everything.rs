@@ -39,6 +39,7 @@ impl Engine {
             }
             progress.reach(done).inspect_err(|_| self.maintenance.lock().cancel(self))?;
         }
+        self.maintenance.lock().retired.wait();
         progress.finish();
         match self.index.segments().iter().find(|s| s.quarantined() && s.dead() > 0) {
             Some(s) => Err(Error::new(Code::Corrupt, format!("{}: kept, as a record in it is damaged", s.name()))),
