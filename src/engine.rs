@@ -316,6 +316,7 @@ impl Engine {
     fn finish(&self) -> Result<()> {
         let mut maintainer = self.maintenance.lock();
         maintainer.abandon(self);
+        maintainer.retired.wait();
         let reserve = &self.factory.reserve;
         if reserve.was_needed() {
             // It matters more than hints do.

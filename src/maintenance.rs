@@ -1,5 +1,5 @@
-//! The work that nobody waits for: syncing and sealing segments, choosing what to compact, and unlinking what is
-//! retired. Done by a thread of the store, or in slices by the writers, or by the host through `kv_maintain`.
+//! The work that nobody waits for: syncing and sealing segments, compacting them, and unlinking what is retired. Done by a
+//! thread of the store, or in slices by the writers, or by the host through `kv_maintain`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::*};
@@ -20,7 +20,8 @@ pub(crate) const SLICE: u64 = 1 << 20;
 const LEAST_SLICE: u64 = 4 << 10;
 /// So much new garbage is worth a look at what there is to do.
 const LOOK_EVERY: u64 = 32 << 10;
-/// The log may exceed its limit by this, and by one segment while compaction runs, before writers are slowed.
+/// The log may exceed its limit by this before writers are slowed, and by one segment, as compaction writes one before the
+/// others go.
 const SLACK: u64 = 24 << 20;
 /// From so many segments on that wait to be synced and sealed, writers are slowed; at twice as many they do it.
 const BACKLOG: usize = 32;
@@ -257,16 +258,19 @@ impl Maintainer {
     /// Does a piece of the work that is due. True if there is more.
     pub(crate) fn step(&mut self, engine: &Engine, budget: u64, goal: Goal) -> Result<bool> {
         let mut result = self.step_without_brake(engine, budget, goal);
-        let no_space = result.as_ref().is_err_and(|e| e.code() == Code::NoSpace);
-        if no_space && (self.retired.wait() || engine.factory.reserve.lend(&*engine.storage)) {
+        let no_space = |result: &Result<bool>| result.as_ref().is_err_and(|e| e.code() == Code::NoSpace);
+        if no_space(&result) && self.retired.wait() {
             result = self.step_without_brake(engine, budget, goal);
         }
-        self.retired.collect(engine);
-        let output_len = self.job.as_ref().map_or(0, Job::unlisted_len);
+        if no_space(&result) && engine.factory.reserve.lend(&*engine.storage) {
+            result = self.step_without_brake(engine, budget, goal);
+        }
+        let output_len = self.job.as_ref().map_or(0, Job::unpublished_len);
         engine.maintenance.output_bytes.store(output_len, Relaxed);
         // While nothing can be won by waiting, nobody is to wait.
         let brake = matches!(result, Ok(true)) && engine.log_over_limit() || engine.backlog() >= BACKLOG;
         engine.maintenance.brake.store(brake, Relaxed);
+        self.retired.collect(engine);
         result
     }
 
@@ -389,11 +393,12 @@ impl Engine {
         let reserve = &self.factory.reserve;
         reserve.needed();
         let mut maintainer = self.maintenance.lock();
-        let before = maintainer.retired.count();
+        let before = (maintainer.retired.count(), self.backlog());
         while let Ok(true) = maintainer.step(self, SLICE, Goal::Automatic) {}
-        let freed = maintainer.retired.wait() || maintainer.retired.count() > before;
+        // What waits for its sync has been trimmed meanwhile.
+        let freed = maintainer.retired.wait() || maintainer.retired.count() > before.0 || self.backlog() < before.1;
         let taken_back = reserve.lent() && reserve.hold(&*self.storage);
-        taken_back || freed || for_tombstone && reserve.lend(&*self.storage)
+        taken_back || for_tombstone && reserve.lend(&*self.storage) || freed
     }
 
     /// See [`crate::Store::maintain`].

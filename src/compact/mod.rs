@@ -330,7 +330,7 @@ impl Job {
     }
 
     /// As `output_len`, as long as the output is not a segment of the log.
-    pub(crate) fn unlisted_len(&self) -> u64 {
+    pub(crate) fn unpublished_len(&self) -> u64 {
         self.output.as_ref().filter(|output| output.segment.is_none()).map_or(0, |output| output.written)
     }
 }
