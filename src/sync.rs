@@ -120,7 +120,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Syncs what the log holds now, oldest first, and trims what is complete. Returns how far that is, if the active segment was included.
+    /// Syncs what the log holds now, oldest first, and trims what is complete. Returns how far that is, if the active segment
+    /// was included.
     fn sync_once(&self, with_active: bool) -> Result<Option<u64>> {
         let (rotated, active, appended) = {
             let appender = self.appender()?;
