@@ -395,7 +395,7 @@ impl Engine {
         let mut maintainer = self.maintenance.lock();
         let before = (maintainer.retired.count(), self.backlog());
         while let Ok(true) = maintainer.step(self, SLICE, Goal::Automatic) {}
-        // What waits for its sync has been trimmed meanwhile.
+        // What waited for its sync has been trimmed. That something was freed may be long ago: a delete gets the reserve first.
         let freed = maintainer.retired.wait() || maintainer.retired.count() > before.0 || self.backlog() < before.1;
         let taken_back = reserve.lent() && reserve.hold(&*self.storage);
         taken_back || for_tombstone && reserve.lend(&*self.storage) || freed
