@@ -30,8 +30,8 @@ pub(crate) enum Goal {
 
 /// The segments to compact next, if any: the worst first, and as many as fit into one output.
 ///
-/// `retirements` counts the compactions since open that have retired segments: tombstones that were needed are weighed again only when it has
-/// changed.
+/// `retirements` counts the compactions since open that have retired segments: tombstones that were needed are weighed again
+/// only when it has changed.
 pub(crate) fn choose(engine: &Engine, goal: Goal, retirements: u64) -> Result<Vec<Arc<Segment>>> {
     let (log, live) = engine.log_and_live();
     if !matches!(goal, Goal::Everything(_)) && log <= engine.options.compact_threshold {
