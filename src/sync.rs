@@ -1,7 +1,8 @@
 //! Making the log durable, once for everybody who waits: group commit.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::append::OpenSegment;
 use crate::engine::Engine;
@@ -9,12 +10,18 @@ use crate::error::{Code, Error, Result};
 
 /// The log is sent to the disk in pieces of this.
 const SEND_PIECE: u64 = 1 << 20;
+/// Whoever syncs waits for the next writer for at most this part of the time that the last sync took.
+const GATHER_PART: u32 = 4;
+/// After a wait in which too few came, so many syncs wait for nobody.
+const HASTY_SYNCS: u32 = 8;
 
 /// Who has synced how much of the log.
 #[derive(Default)]
 pub(crate) struct GroupCommit {
     state: Mutex<Progress>,
     changed: Condvar,
+    /// Writers that have come for the next sync. Changes under the lock of `state`, but for being taken.
+    arrived: AtomicUsize,
     /// A sync failed: what reached the disk is unknown.
     poisoned: AtomicBool,
     pub syncs: AtomicU64,
@@ -26,6 +33,18 @@ struct Progress {
     synced: u64,
     /// A thread is syncing. The others wait for it.
     busy: bool,
+    habit: Habit,
+}
+
+/// How writers have come lately.
+#[derive(Clone, Copy, Default)]
+struct Habit {
+    /// For how many the last sync was, and how many came while it ran: all of them may want the next one.
+    writers: usize,
+    /// How long the last sync took.
+    took: Duration,
+    /// So many syncs are not to wait for anybody.
+    hasty: u32,
 }
 
 impl GroupCommit {
@@ -37,6 +56,30 @@ impl GroupCommit {
 
     fn lock(&self) -> MutexGuard<'_, Progress> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the writers of the last sync, as long as one after the other comes back: a sync takes so much longer than
+    /// a write that it pays to have all of them in one. Else they would go on in two groups that wait for each other. Returns
+    /// for how many the sync is. (As the commit delay of PostgreSQL, but by what is seen, not by settings.)
+    fn gather(&self, habit: &mut Habit) -> usize {
+        let mut arrived = self.arrived.load(Relaxed);
+        if habit.hasty > 0 {
+            habit.hasty -= 1;
+        } else if arrived < habit.writers {
+            let (before, patience) = (arrived, habit.took / GATHER_PART);
+            let mut last = Instant::now();
+            while arrived < habit.writers && last.elapsed() < patience {
+                std::thread::yield_now();
+                let now = self.arrived.load(Relaxed);
+                if std::mem::replace(&mut arrived, now) != now {
+                    last = Instant::now();
+                }
+            }
+            // Writers who have something else to do between two writes are not worth waiting for.
+            let (came, missed) = (arrived - before, habit.writers.saturating_sub(arrived));
+            habit.hasty = if came >= missed * 3 { 0 } else { HASTY_SYNCS };
+        }
+        self.arrived.swap(0, Relaxed)
     }
 }
 
@@ -97,26 +140,39 @@ impl Engine {
 
     /// Syncs until it is `done`. One thread syncs for all who wait.
     fn commit(&self, with_active: bool, done: impl Fn(&Progress) -> Result<bool>) -> Result<()> {
-        let mut progress = self.commit.lock();
+        let commit = &self.commit;
+        let mut progress = commit.lock();
+        let mut counted = !with_active;
         loop {
-            if self.commit.poisoned() {
+            if commit.poisoned() {
                 return Err(poisoned());
             }
             if done(&progress)? {
                 return Ok(());
             }
+            if !std::mem::replace(&mut counted, true) {
+                commit.arrived.fetch_add(1, Relaxed);
+            }
             if !progress.busy {
                 break;
             }
-            progress = self.commit.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
+            progress = commit.changed.wait(progress).unwrap_or_else(PoisonError::into_inner);
         }
         progress.busy = true;
+        let mut habit = progress.habit;
         drop(progress);
         // Whatever happens in it, the others are not to wait for ever.
-        let _turn = Turn(&self.commit);
+        let _turn = Turn(commit);
+        let group = if with_active { commit.gather(&mut habit) } else { 0 };
+        let start = Instant::now();
         let synced = self.sync_once(with_active)?;
-        let mut progress = self.commit.lock();
-        progress.synced = progress.synced.max(synced.unwrap_or(0));
+        let mut progress = commit.lock();
+        if let Some(synced) = synced {
+            progress.synced = progress.synced.max(synced);
+            habit.took = start.elapsed();
+            habit.writers = group + commit.arrived.load(Relaxed);
+            progress.habit = habit;
+        }
         Ok(())
     }
 
@@ -163,5 +219,46 @@ impl Engine {
             appender.append_mark(&open.segment, *end);
         }
         Ok(with_active.then_some(appended))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_waits_for_the_writers_of_the_last_one() {
+        let commit = GroupCommit::default();
+        let mut habit = Habit { writers: 3, took: Duration::from_secs(3600), hasty: 0 };
+        commit.arrived.store(1, Relaxed);
+        std::thread::scope(|threads| {
+            threads.spawn(|| {
+                for _ in 0..2 {
+                    std::thread::sleep(Duration::from_millis(2));
+                    commit.arrived.fetch_add(1, Relaxed);
+                }
+            });
+            assert_eq!(commit.gather(&mut habit), 3);
+        });
+        assert_eq!(habit.hasty, 0);
+        assert_eq!(commit.arrived.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn a_sync_does_not_wait_again_and_again_for_writers_that_do_not_come() {
+        let commit = GroupCommit::default();
+        let mut habit = Habit { writers: 8, took: Duration::from_millis(4), hasty: 0 };
+        commit.arrived.store(2, Relaxed);
+        assert_eq!(commit.gather(&mut habit), 2);
+        // These would never end if they waited.
+        habit.took = Duration::from_secs(3600);
+        for _ in 0..HASTY_SYNCS {
+            commit.arrived.store(2, Relaxed);
+            assert_eq!(commit.gather(&mut habit), 2);
+        }
+        assert_eq!(habit.hasty, 0, "then it is tried again");
+        // Nobody is missing.
+        commit.arrived.store(8, Relaxed);
+        assert_eq!(commit.gather(&mut habit), 8);
     }
 }
