@@ -92,8 +92,8 @@ struct Active {
     populated: u64,
     /// The end of the last sync mark.
     marked: Option<u64>,
-    /// Little had been appended between that and the one before.
-    synced_often: bool,
+    /// How much had been appended between that and the one before.
+    sync_distance: u64,
     /// A failed write may have left bytes behind the end.
     untidy: bool,
 }
@@ -327,7 +327,7 @@ impl Appender {
         }
         active.open.segment.add_dead(MARK_LEN as u64);
         active.advance(MARK_LEN as u64);
-        active.synced_often = active.marked.is_some_and(|marked| active.end - marked < STORE_AFTER);
+        active.sync_distance = active.marked.map_or(u64::MAX, |marked| active.end - marked);
         active.marked = Some(active.end);
     }
 
@@ -347,7 +347,7 @@ impl Appender {
 impl Active {
     fn new(open: OpenSegment, slot: u32, end: u64, capacity: u64) -> Active {
         let (allocated, populated) = (end, end);
-        Active { open, slot, end, allocated, capacity, populated, marked: None, synced_often: false, untidy: false }
+        Active { open, slot, end, allocated, capacity, populated, marked: None, sync_distance: u64::MAX, untidy: false }
     }
 
     /// The map, if records are to be stored through it. While they are synced every few, they are written by system calls
@@ -355,7 +355,7 @@ impl Active {
     fn map_to_store_to(&self) -> Option<&Map> {
         let synced_lately = self.marked.is_some_and(|marked| self.end - marked < STORE_AFTER);
         match self.open.segment.io() {
-            SegmentIo::Mapped(map) if !(self.synced_often && synced_lately) => Some(map),
+            SegmentIo::Mapped(map) if !(self.sync_distance < STORE_AFTER && synced_lately) => Some(map),
             _ => None,
         }
     }
@@ -377,11 +377,14 @@ impl Active {
     fn populate_ahead(&mut self, end: u64) {
         let to = end.next_multiple_of(POPULATE).min(self.allocated).max(end);
         let from = self.populated.max(self.end);
-        if let Some(map) = self.map_to_store_to() {
+        let map = self.map_to_store_to();
+        if map.is_some() || self.sync_distance < LARGE_FRAME {
             // Writing makes many pages of the page cache at once. To have them made one by one, as they are first stored to,
-            // was measured to take three times as long; should writing fail, that is what happens.
+            // was measured to take three times as long; should writing fail, that is what happens. Where records are synced
+            // every few, the file system notes once for all these blocks that they are in use now, not with every page that a
+            // sync comes to: that takes another write to the disk.
             let _ = write_zeros_at(&*self.open.file, from, to - from);
-            map.populate(from as usize, (to - from) as usize);
+            map.inspect(|map| map.populate(from as usize, (to - from) as usize));
             self.populated = to;
         }
     }
