@@ -1,20 +1,20 @@
 //! Memory for the larger chunks, from huge pages: a random probe of a large index then costs one cache miss, and no
 //! walk of the page tables on top of it.
 //!
-//! Blocks of 2 MiB are cut into units of 16 KiB; a chunk takes one to four of them. A block that is empty goes back to
+//! Blocks of 2 MiB are cut into units of 8 KiB; a chunk takes four to eight of them. A block that is empty goes back to
 //! the system.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-const UNIT: usize = 16 << 10;
+const UNIT: usize = 8 << 10;
 const BLOCK: usize = 2 << 20;
-const UNITS: u32 = (BLOCK / UNIT) as u32;
+const HALF: usize = BLOCK / 2;
 /// Pieces up to this come from the allocator: an index of those fits into the caches anyway.
 const LEAST: usize = 24 << 10;
 /// Larger ones do too; there are hardly any.
-const MOST: usize = 4 * UNIT;
+const MOST: usize = 8 * UNIT;
 
 /// The blocks of one index. Not of the process: a forked child may find a lock of the process taken for ever.
 #[derive(Default)]
@@ -24,8 +24,8 @@ pub(crate) struct Arena {
 
 struct Block {
     base: NonNull<u8>,
-    /// A bit for each unit that is taken.
-    taken: u128,
+    /// A bit for each unit that is taken, of either half.
+    taken: [u128; 2],
 }
 
 // SAFETY: a block is plain memory that is reached through its arena's mutex alone; who is given units of it owns them.
@@ -34,15 +34,30 @@ unsafe impl Send for Block {}
 impl Block {
     /// Takes `count` units in a row, if there are such.
     fn take(&mut self, count: u32) -> Option<NonNull<u8>> {
-        if UNITS - self.taken.count_ones() < count {
-            return None;
+        for (half, taken) in self.taken.iter_mut().enumerate() {
+            // A bit for each unit from which on so many are free.
+            let starts = (1..count).fold(!*taken, |free, _| free & free >> 1);
+            if starts != 0 {
+                let at = starts.trailing_zeros();
+                *taken |= run(at, count);
+                // SAFETY: the unit lies within the block.
+                return Some(unsafe { self.base.add(half * HALF + at as usize * UNIT) });
+            }
         }
-        let run = (1u128 << count) - 1;
-        let at = (0..=UNITS - count).find(|at| self.taken & run << at == 0)?;
-        self.taken |= run << at;
-        // SAFETY: the unit lies within the block.
-        Some(unsafe { self.base.add(at as usize * UNIT) })
+        None
     }
+
+    /// Gives back `count` units in a row. True if none is taken any more.
+    fn give_back(&mut self, memory: NonNull<u8>, count: u32) -> bool {
+        let offset = memory.as_ptr() as usize - self.base.as_ptr() as usize;
+        self.taken[offset / HALF] &= !run((offset % HALF / UNIT) as u32, count);
+        self.taken == [0, 0]
+    }
+}
+
+/// The bits of `count` units in a row.
+fn run(at: u32, count: u32) -> u128 {
+    ((1 << count) - 1) << at
 }
 
 impl Arena {
@@ -59,7 +74,7 @@ impl Arena {
             Some(memory) => memory,
             None => {
                 blocks.try_reserve(1).ok()?;
-                let mut block = Block { base: system::map_block()?, taken: 0 };
+                let mut block = Block { base: system::map_block()?, taken: [0, 0] };
                 let memory = block.take(count)?;
                 blocks.push(block);
                 memory
@@ -83,10 +98,7 @@ impl Arena {
         let mut blocks = self.lock();
         let base = memory.as_ptr() as usize & !(BLOCK - 1);
         let Some(number) = blocks.iter().position(|b| b.base.as_ptr() as usize == base) else { return };
-        let block = &mut blocks[number];
-        let (at, count) = ((memory.as_ptr() as usize - base) / UNIT, layout.size().div_ceil(UNIT));
-        block.taken &= !(((1u128 << count) - 1) << at);
-        if block.taken == 0 {
+        if blocks[number].give_back(memory, layout.size().div_ceil(UNIT) as u32) {
             let block = blocks.swap_remove(number);
             system::unmap_block(block.base);
         }

@@ -143,20 +143,7 @@ impl Chunk {
 
     /// Adds an entry. There must be room: see [`Chunk::full`].
     pub(crate) fn insert(&mut self, tag: u32, position: Position) {
-        let buckets = self.buckets_mut();
-        let mut at = home(tag, buckets.len());
-        loop {
-            let bucket = &mut buckets[at];
-            let free = bucket.free();
-            if free != 0 {
-                let slot = free.trailing_zeros() as usize;
-                bucket.tags[slot] = tag;
-                bucket.positions[slot] = position.raw();
-                break;
-            }
-            bucket.overflowed += 1;
-            at = next(at, buckets.len());
-        }
+        insert(self.buckets_mut(), tag, position);
         self.prelude_mut().entries += 1;
     }
 
@@ -188,7 +175,9 @@ impl Chunk {
     /// A larger chunk with the same entries.
     pub(crate) fn grown(&self) -> Result<Chunk> {
         let mut larger = Chunk::new(&self.prelude().arena, next_size(self.buckets), self.prelude().depth)?;
-        self.for_each(|tag, position| larger.insert(tag, position));
+        let buckets = larger.buckets_mut();
+        self.for_each(|tag, position| insert(buckets, tag, position));
+        larger.prelude_mut().entries = self.entries();
         Ok(larger)
     }
 
@@ -213,9 +202,12 @@ impl Chunk {
 
     pub(crate) fn for_each(&self, mut visit: impl FnMut(u32, Position)) {
         for bucket in self.buckets() {
-            for (tag, &position) in bucket.tags.iter().zip(&bucket.positions) {
-                if let Some(position) = Position::from_raw(position) {
-                    visit(*tag, position);
+            let mut taken = !bucket.free() & ((1 << SLOTS) - 1);
+            while taken != 0 {
+                let slot = taken.trailing_zeros() as usize;
+                taken &= taken - 1;
+                if let Some(position) = Position::from_raw(bucket.positions[slot]) {
+                    visit(bucket.tags[slot], position);
                 }
             }
         }
@@ -360,6 +352,24 @@ impl Iterator for Candidates<'_> {
     }
 }
 
+/// Adds an entry to buckets that have room.
+#[inline]
+fn insert(buckets: &mut [Bucket], tag: u32, position: Position) {
+    let mut at = home(tag, buckets.len());
+    loop {
+        let bucket = &mut buckets[at];
+        let free = bucket.free();
+        if free != 0 {
+            let slot = free.trailing_zeros() as usize;
+            bucket.tags[slot] = tag;
+            bucket.positions[slot] = position.raw();
+            return;
+        }
+        bucket.overflowed += 1;
+        at = next(at, buckets.len());
+    }
+}
+
 /// The bucket where the probe for a tag starts. Uses the tag's low bits; a chunk's entries have the top
 /// ones in common.
 #[inline]
@@ -372,13 +382,14 @@ fn next(at: usize, buckets: usize) -> usize {
     if at + 1 == buckets { 0 } else { at + 1 }
 }
 
-/// Sizes step up by a half or a third, so that little memory lies idle. With the prelude a chunk takes two or three
-/// times a power of two; the largest before a split takes 64 KiB.
+/// Sizes step up by a half or a third, and by 8 KiB from 32 KiB on, so that little memory lies idle. With the prelude a small
+/// chunk takes two or three times a power of two; the largest before a split takes 64 KiB.
 fn next_size(buckets: u32) -> u32 {
     let lines = buckets + 1;
     let next = match lines {
         2 => 3,
         n if n > MAX_BUCKETS => n * 2,
+        n if n >= 512 => n + 128,
         n if n.is_power_of_two() => n + n / 2,
         n => n / 3 * 4,
     };
