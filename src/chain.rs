@@ -314,7 +314,7 @@ pub(crate) fn scan(
                     }
                     let (hash, tombstone) = (hash_key(rules.seed, head.key).0, head.value_len.is_none());
                     scan.entries.try_reserve(1).map_err(|_| Error::no_memory("a scan"))?;
-                    scan.entries.push(HintEntry { hash, offset, len, timestamp: head.timestamp, tombstone });
+                    scan.entries.push(HintEntry::new(hash, offset, len, head.timestamp, tombstone));
                     continue;
                 }
                 // It only looks like one: part of a value, say, found after the frames before it were lost.
@@ -326,7 +326,7 @@ pub(crate) fn scan(
         };
         if at >= known.min(file_len) {
             scan.end = if out_of_order { good_end.min(at) } else { scanner.good_end() };
-            scan.entries.retain(|e| e.offset < scan.end);
+            scan.entries.retain(|e| e.offset() < scan.end);
             scan.stopped_at_bad = bad;
             return Ok(scan);
         }
@@ -342,7 +342,7 @@ pub(crate) fn scan(
                 let hash = hash_key(rules.seed, &key).0;
                 newest = newest.saturating_add(1);
                 scan.entries.try_reserve(1).map_err(|_| Error::no_memory("a scan"))?;
-                scan.entries.push(HintEntry { hash, offset: at, len, timestamp: newest, tombstone: false });
+                scan.entries.push(HintEntry::new(hash, at, len, newest, false));
             }
             Damage::Frame => {}
             Damage::Lost => {

@@ -41,7 +41,7 @@ impl Found {
     /// Puts the live records of an input of this length into the order in which they can be read.
     pub(super) fn sort_by_offset(&mut self, len: u64) {
         let spread = len.leading_zeros();
-        buckets::sort(&mut self.live, |live| live.entry.offset << spread, |live| live.entry.offset);
+        buckets::sort(&mut self.live, |live| live.entry.offset() << spread, |live| live.entry.offset());
     }
 }
 
@@ -108,12 +108,13 @@ impl Listing {
         let mut doubtful = Vec::new();
         for entry in &block {
             let mut candidates = shard.candidates(KeyHash(entry.hash));
-            if !entry.tombstone {
-                let from = candidates.find(|candidate| (candidate.slot(), candidate.offset()) == (slot, entry.offset));
+            if !entry.tombstone() {
+                let from =
+                    candidates.find(|candidate| (candidate.slot(), candidate.offset()) == (slot, entry.offset()));
                 found.live.extend(from.map(|from| Live { entry: *entry, from }));
             } else if let Some(newer) = candidates.next() {
                 shard.segment(newer)?.prefetch(newer.offset(), entry.len);
-                segment.prefetch(entry.offset, entry.len);
+                segment.prefetch(entry.offset(), entry.len);
                 doubtful.push(*entry);
             } else {
                 found.tombstones.push(Tombstone { entry: *entry, input: number, needed: false });
@@ -132,7 +133,7 @@ impl Listing {
 /// Whether there is a newer record of the tombstone's key.
 fn superseded(engine: &Engine, segment: &Segment, tombstone: &HintEntry) -> Result<bool> {
     let key = segment
-        .key_at(tombstone.offset, tombstone.len)
+        .key_at(tombstone.offset(), tombstone.len)
         .filter(|key| hash_key(engine.hash_seed, key).0 == tombstone.hash);
     let Some(key) = key else { return Ok(false) };
     Ok(engine.locate(&key, KeyHash(tombstone.hash))?.1.is_some_and(|newer| newer.len > 0))

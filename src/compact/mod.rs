@@ -217,10 +217,10 @@ impl Job {
             }
             let (source, entry) = (t.input, t.entry);
             let Input { segment, slot, .. } = &self.inputs[source];
-            if entry.offset.checked_add(entry.len).is_none_or(|end| end > segment.len()) {
+            if entry.offset().checked_add(entry.len).is_none_or(|end| end > segment.len()) {
                 return Ok(self.quarantine(source));
             }
-            let from = Position::new(*slot, entry.offset, entry.len);
+            let from = Position::new(*slot, entry.offset(), entry.len);
             if let Some(end) = self.copy_record(engine, source, Live { entry, from })? {
                 return Ok(end);
             }
@@ -234,7 +234,7 @@ impl Job {
     /// Copies a record to the output. What the job has come to if it cannot be read.
     fn copy_record(&mut self, engine: &Engine, number: usize, live: Live) -> Result<Option<Progress>> {
         let input = &mut self.inputs[number];
-        let read = input.scanner(engine).and_then(|s| s.holds_record(live.entry.offset, live.entry.len));
+        let read = input.scanner(engine).and_then(|s| s.holds_record(live.entry.offset(), live.entry.len));
         match read {
             Ok(true) => {
                 let output = Output::of(&mut self.output, engine, input.segment.len())?;
@@ -287,10 +287,10 @@ impl Job {
             let _writers_wait = engine.appender()?;
             let mut shard = engine.index.write(first)?;
             for Live { entry, from } in &moved[number..number + count] {
-                if !entry.tombstone {
+                if !entry.tombstone() {
                     let hash = KeyHash(entry.hash);
                     shard.reserve(hash)?;
-                    if !shard.replace(hash, *from, Position::new(slot, entry.offset, entry.len)) {
+                    if !shard.replace(hash, *from, Position::new(slot, entry.offset(), entry.len)) {
                         segment.add_dead(entry.len);
                     }
                 }
@@ -318,7 +318,7 @@ impl Job {
         match self.stage {
             Stage::LookUp(number) => whole(&self.inputs[..number.min(self.inputs.len())]),
             Stage::Copy(number, copied) => {
-                whole(&self.inputs[..number]) + self.found.live.get(copied).map_or(0, |live| live.entry.offset)
+                whole(&self.inputs[..number]) + self.found.live.get(copied).map_or(0, |live| live.entry.offset())
             }
             _ => whole(&self.inputs),
         }

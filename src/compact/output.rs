@@ -54,7 +54,7 @@ impl Output {
         if self.buffer.len() + entry.len as usize > BUFFER_LEN {
             self.flush()?;
         }
-        entry.offset = self.written + self.buffer.len() as u64;
+        entry = entry.moved_to(self.written + self.buffer.len() as u64);
         if entry.len as usize <= BUFFER_LEN {
             let buffer = &mut self.buffer;
             let start = buffer.len();
@@ -96,7 +96,7 @@ impl Output {
         engine.expect_reads(&segment);
         for Live { entry, .. } in &self.moved {
             segment.note_timestamp(entry.timestamp);
-            if entry.tombstone {
+            if entry.tombstone() {
                 segment.add_tombstone(entry.len);
             }
         }

@@ -29,7 +29,7 @@ pub(super) fn weigh(engine: &Engine, inputs: &[Arc<Segment>], tombstones: &mut V
         }
     }
     tombstones.retain(|t| t.needed);
-    tombstones.sort_unstable_by_key(|t| (t.input, t.entry.offset));
+    tombstones.sort_unstable_by_key(|t| (t.input, t.entry.offset()));
 }
 
 /// Marks the tombstones, sorted by hash, that hide a record of `other`. Where that cannot be told, all of them.
@@ -50,7 +50,7 @@ fn mark_by_hint(mut hint: HintReader, tombstones: &mut [Tombstone]) -> Result<bo
             at += 1;
         }
         let same = tombstones[at..].iter_mut().take_while(|t| t.entry.hash == entry.hash);
-        same.filter(|t| !entry.tombstone && entry.timestamp < t.entry.timestamp).for_each(|t| t.needed = true);
+        same.filter(|t| !entry.tombstone() && entry.timestamp < t.entry.timestamp).for_each(|t| t.needed = true);
         hint.advance();
     }
     hint.finish()
@@ -65,7 +65,7 @@ pub(crate) fn useless_tombstones(engine: &Engine, segment: &Arc<Segment>) -> Res
     let mut tombstones = Vec::new();
     reserve_apart(&mut tombstones, segment.tombstones());
     while let Some(entry) = hint.peek()? {
-        if entry.tombstone {
+        if entry.tombstone() {
             tombstones.push(Tombstone { entry, input: 0, needed: false });
         }
         hint.advance();

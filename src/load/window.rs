@@ -22,8 +22,8 @@ pub(super) struct Found {
 impl Found {
     #[inline]
     pub(super) fn new(entry: HintEntry, from: u32) -> Found {
-        let HintEntry { hash, timestamp, offset, len, tombstone } = entry;
-        Found { hash, timestamp, offset, len, from, tombstone }
+        let HintEntry { hash, timestamp, len, .. } = entry;
+        Found { hash, timestamp, offset: entry.offset(), len, from, tombstone: entry.tombstone() }
     }
 }
 

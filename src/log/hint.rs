@@ -29,28 +29,45 @@ const SYNC_FROM: u64 = 1 << 20;
 /// Entries read or written at once.
 const BLOCK: usize = 2048;
 
-/// What a hint says of one record.
+/// What a hint says of one record. No larger than it is on disk: sealing and compaction have many of them in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HintEntry {
     pub hash: u64,
-    pub offset: u64,
+    /// The offset, and `TOMBSTONE`.
+    place: u64,
     pub len: u64,
     pub timestamp: i64,
-    pub tombstone: bool,
 }
 
 impl HintEntry {
+    /// Of a record at an offset.
+    #[inline]
+    pub(crate) fn new(hash: u64, offset: u64, len: u64, timestamp: i64, tombstone: bool) -> HintEntry {
+        debug_assert_eq!(offset & TOMBSTONE, 0);
+        HintEntry { hash, place: offset | if tombstone { TOMBSTONE } else { 0 }, len, timestamp }
+    }
+
+    #[inline]
+    pub(crate) fn offset(&self) -> u64 {
+        self.place & !TOMBSTONE
+    }
+
+    #[inline]
+    pub(crate) fn tombstone(&self) -> bool {
+        self.place & TOMBSTONE != 0
+    }
+
+    /// The entry of a copy of the record.
+    #[inline]
+    pub(crate) fn moved_to(self, offset: u64) -> HintEntry {
+        HintEntry { place: offset | self.place & TOMBSTONE, ..self }
+    }
+
     /// Any bytes are an entry, if not one that makes sense.
     #[inline]
     pub(crate) fn decode(bytes: &[u8; ENTRY_LEN]) -> HintEntry {
         let number = |i: usize| u64::from_le_bytes(bytes.as_chunks().0[i]);
-        HintEntry {
-            hash: number(0),
-            offset: number(1) & !TOMBSTONE,
-            len: number(2),
-            timestamp: number(3) as i64,
-            tombstone: number(1) & TOMBSTONE != 0,
-        }
+        HintEntry { hash: number(0), place: number(1), len: number(2), timestamp: number(3) as i64 }
     }
 }
 
@@ -91,8 +108,7 @@ pub(crate) fn write<'a>(
     let (mut crc, mut at) = (0, 0);
     while entries.len() > 0 {
         for e in entries.by_ref().take(BLOCK) {
-            let flag = if e.tombstone { TOMBSTONE } else { 0 };
-            for number in [e.hash, e.offset | flag, e.len, e.timestamp as u64] {
+            for number in [e.hash, e.place, e.len, e.timestamp as u64] {
                 block.extend(number.to_le_bytes());
             }
         }

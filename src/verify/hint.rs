@@ -31,7 +31,7 @@ impl Fingerprint {
 
     pub(super) fn add(&mut self, entry: &HintEntry) {
         let mut hasher = SipHasher13::new_with_keys(self.keys[0], self.keys[1]);
-        for number in [entry.hash, entry.offset, entry.len, entry.timestamp as u64, entry.tombstone as u64] {
+        for number in [entry.hash, entry.offset(), entry.len, entry.timestamp as u64, entry.tombstone() as u64] {
             hasher.write(&number.to_le_bytes());
         }
         self.count += 1;
@@ -91,10 +91,10 @@ fn first_wrong(verifier: &Verifier<'_>, mut reader: HintReader, file: &dyn File)
     let mut number = 0;
     while let Ok(Some(entry)) = reader.peek() {
         let mut bytes = vec![0; entry.len.min(Head::max_len(MAX_KEY_LEN) as u64) as usize];
-        let head = read_exact_at(file, &mut bytes, entry.offset).ok().and_then(|()| Head::parse(&bytes, entry.len));
+        let head = read_exact_at(file, &mut bytes, entry.offset()).ok().and_then(|()| Head::parse(&bytes, entry.len));
         let right = head.is_some_and(|head| {
             hash_key(verifier.hash_seed, head.key).0 == entry.hash
-                && (head.timestamp, head.value_len.is_none()) == (entry.timestamp, entry.tombstone)
+                && (head.timestamp, head.value_len.is_none()) == (entry.timestamp, entry.tombstone())
         });
         if !right {
             return Some(number);

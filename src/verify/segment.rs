@@ -133,7 +133,7 @@ impl Verifier<'_> {
             if in_order {
                 newest = timestamp;
                 let (hash, tombstone) = (hash_key(self.hash_seed, head.key).0, head.value_len.is_none());
-                fingerprint.add(&HintEntry { hash, offset, len, timestamp, tombstone });
+                fingerprint.add(&HintEntry::new(hash, offset, len, timestamp, tombstone));
             }
             Ok(in_order)
         })?;
