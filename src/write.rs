@@ -164,7 +164,7 @@ impl Engine {
             return Ok(None);
         }
         let fresh = value.is_some() && self.expects_fresh();
-        if !fresh && !self.ask_for_record(key, hash)? {
+        if !self.ask_for_memory(key, hash, fresh)? {
             return Ok(None);
         }
         let Ok(mut appender) = self.appender.try_lock() else { return Ok(None) };
@@ -174,7 +174,6 @@ impl Engine {
             return Ok(None);
         }
         let mut shard = self.index.write(hash)?;
-        shard.prefetch_to_change(hash);
         // For a key that is not there after all no tombstone is written.
         let known = if value.is_none() { Some(self.find(&shard, key, hash)?) } else { None };
         if matches!(known, Some(None)) || !appender.stage(&entry, len)? {
@@ -187,13 +186,17 @@ impl Engine {
         Ok(Some((Outcome::Done { existed: old.is_some() }, Written::since(before, &appender))))
     }
 
-    /// Asks for the record that may be the key's. False if there is none, or if it may have to be waited for: then it is
-    /// not to be read under the append lock.
-    fn ask_for_record(&self, key: &[u8], hash: KeyHash) -> Result<bool> {
-        if !self.warm.load(Relaxed) {
+    /// Asks for what will be read: a part of the index and, unless the key is expected to be new, the record that may be the
+    /// key's. False if there is none, or if it may have to be waited for: then it is not to be read under the append lock.
+    fn ask_for_memory(&self, key: &[u8], hash: KeyHash, fresh: bool) -> Result<bool> {
+        if !fresh && !self.warm.load(Relaxed) {
             return Ok(false);
         }
         let shard = self.index.read(hash)?;
+        shard.prefetch_to_change(hash);
+        if fresh {
+            return Ok(true);
+        }
         let mut asked = false;
         for position in shard.candidates(hash) {
             let segment = shard.segment(position)?;
