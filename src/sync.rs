@@ -10,8 +10,10 @@ use crate::error::{Code, Error, Result};
 
 /// The log is sent to the disk in pieces of this.
 const SEND_PIECE: u64 = 1 << 20;
-/// Whoever syncs waits for the next writer for at most this part of the time that the last sync took.
+/// Whoever syncs waits for the next writer for one in so many parts of the time that the last sync took.
 const GATHER_PART: u32 = 4;
+/// A sync that took longer than this counts as one that took so long: other writers are at hand sooner, or busy elsewhere.
+const LONG_SYNC: Duration = Duration::from_millis(4);
 /// After a wait in which too few came, so many syncs wait for nobody.
 const HASTY_SYNCS: u32 = 8;
 
@@ -20,7 +22,8 @@ const HASTY_SYNCS: u32 = 8;
 pub(crate) struct GroupCommit {
     state: Mutex<Progress>,
     changed: Condvar,
-    /// Writers that have come for the next sync. Changes under the lock of `state`, but for being taken.
+    /// Writers that have come for the next sync. Changes under the lock of `state`, but for being taken. One that comes just
+    /// before the log is looked at is served by the sync that begins, and counted for the next: that one waits for one less.
     arrived: AtomicUsize,
     /// A sync failed: what reached the disk is unknown.
     poisoned: AtomicBool,
@@ -41,7 +44,7 @@ struct Progress {
 struct Habit {
     /// For how many the last sync was, and how many came while it ran: all of them may want the next one.
     writers: usize,
-    /// How long the last sync took.
+    /// How long the last sync took, `LONG_SYNC` at most.
     took: Duration,
     /// So many syncs are not to wait for anybody.
     hasty: u32,
@@ -67,8 +70,9 @@ impl GroupCommit {
             habit.hasty -= 1;
         } else if arrived < habit.writers {
             let (before, patience) = (arrived, habit.took / GATHER_PART);
-            let mut last = Instant::now();
-            while arrived < habit.writers && last.elapsed() < patience {
+            let start = Instant::now();
+            let mut last = start;
+            while arrived < habit.writers && last.elapsed() < patience && start.elapsed() < habit.took {
                 std::thread::yield_now();
                 let now = self.arrived.load(Relaxed);
                 if std::mem::replace(&mut arrived, now) != now {
@@ -166,10 +170,14 @@ impl Engine {
         let group = if with_active { commit.gather(&mut habit) } else { 0 };
         let start = Instant::now();
         let synced = self.sync_once(with_active)?;
+        if commit.poisoned() {
+            // What failed meanwhile may have been a part of this.
+            return Err(poisoned());
+        }
         let mut progress = commit.lock();
         if let Some(synced) = synced {
             progress.synced = progress.synced.max(synced);
-            habit.took = start.elapsed();
+            habit.took = start.elapsed().min(LONG_SYNC);
             habit.writers = group + commit.arrived.load(Relaxed);
             progress.habit = habit;
         }
@@ -225,6 +233,9 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::SyncLevel;
+    use crate::storage::sim::{PageMode, SimStorage};
+    use crate::{Options, Store};
 
     #[test]
     fn a_sync_waits_for_the_writers_of_the_last_one() {
@@ -256,9 +267,25 @@ mod tests {
             commit.arrived.store(2, Relaxed);
             assert_eq!(commit.gather(&mut habit), 2);
         }
-        assert_eq!(habit.hasty, 0, "then it is tried again");
         // Nobody is missing.
         commit.arrived.store(8, Relaxed);
         assert_eq!(commit.gather(&mut habit), 8);
+        assert_eq!(habit.hasty, 0);
+        // Then it is tried again.
+        habit.took = Duration::from_millis(4);
+        commit.arrived.store(2, Relaxed);
+        assert_eq!(commit.gather(&mut habit), 2);
+        assert_eq!(habit.hasty, HASTY_SYNCS);
+    }
+
+    #[test]
+    fn a_sync_counts_those_whom_it_serves() {
+        let options = Options { background: false, sync: SyncLevel::Always, ..Options::default() };
+        let store = Store::open_on(Arc::new(SimStorage::new(1, PageMode::Page)), &options).unwrap();
+        for n in 0..3u8 {
+            store.set(&[n], b"value").unwrap();
+            assert_eq!(store.engine.commit.lock().habit.writers, 1);
+            assert_eq!(store.engine.commit.arrived.load(Relaxed), 0);
+        }
     }
 }
