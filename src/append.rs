@@ -92,7 +92,7 @@ struct Active {
     populated: u64,
     /// The end of the last sync mark.
     marked: Option<u64>,
-    /// How much had been appended between that and the one before.
+    /// How much had been appended between that and the one before; `u64::MAX` if there was none.
     sync_distance: u64,
     /// A failed write may have left bytes behind the end.
     untidy: bool,
@@ -378,7 +378,9 @@ impl Active {
         let to = end.next_multiple_of(POPULATE).min(self.allocated).max(end);
         let from = self.populated.max(self.end);
         let map = self.map_to_store_to();
-        if map.is_some() || self.sync_distance < LARGE_FRAME {
+        // Where files are mapped to be written, blocks are really reserved: elsewhere the zeros might take room of their own.
+        let synced_often = self.sync_distance < LARGE_FRAME && matches!(self.open.segment.io(), SegmentIo::Mapped(_));
+        if map.is_some() || synced_often {
             // Writing makes many pages of the page cache at once. To have them made one by one, as they are first stored to,
             // was measured to take three times as long; should writing fail, that is what happens. Where records are synced
             // every few, the file system notes once for all these blocks that they are in use now, not with every page that a
