@@ -103,7 +103,9 @@ fn wants(engine: &Engine, segment: &Arc<Segment>, goal: Goal, retirements: u64) 
             }
             if unchecked && garbage_is(segment.dead() + segment.tombstones()) {
                 segment.set_checked(retirements);
-                return Ok(garbage_is(segment.dead() + estimate_useless_tombstones(engine, segment)?));
+                // A compaction finds out exactly which are; were less to go than expected, it might be done for ever.
+                return Ok(garbage_is(segment.dead() + estimate_useless_tombstones(engine, segment)?)
+                    && garbage_is(segment.dead() + useless_tombstones(engine, segment)?));
             }
             Ok(false)
         }

@@ -61,7 +61,7 @@ pub(crate) struct Segment {
     listed: AtomicU64,
     /// Reads of it that failed, in compaction.
     failures: AtomicU8,
-    /// The count of retirements when this segment's tombstones were last found to be needed.
+    /// The count of retirements when this segment's tombstones were last found to be needed, for all that could be told.
     checked: AtomicU64,
 }
 
