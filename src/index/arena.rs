@@ -35,6 +35,9 @@ impl Block {
     /// Takes `count` units in a row, if there are such.
     fn take(&mut self, count: u32) -> Option<NonNull<u8>> {
         for (half, taken) in self.taken.iter_mut().enumerate() {
+            if taken.count_zeros() < count {
+                continue;
+            }
             // A bit for each unit from which on so many are free.
             let starts = (1..count).fold(!*taken, |free, _| free & free >> 1);
             if starts != 0 {
@@ -151,7 +154,7 @@ mod tests {
     #[test]
     fn pieces_are_zeroed_aligned_and_apart() {
         let arena = Arena::default();
-        let sizes = [64, 16 << 10, 32 << 10, 48 << 10, 64 << 10, 100 << 10];
+        let sizes = [64, 16 << 10, 32 << 10, 40 << 10, 48 << 10, 56 << 10, 64 << 10, 100 << 10];
         let mut pieces = Vec::new();
         for n in 0..600usize {
             let layout = Layout::from_size_align(sizes[n % sizes.len()], 64).unwrap();

@@ -474,6 +474,14 @@ mod tests {
     }
 
     #[test]
+    fn a_chunk_grows_in_small_steps() {
+        let sizes: Vec<_> = std::iter::successors(Some(1), |&n| (n < MAX_BUCKETS).then(|| next_size(n))).collect();
+        assert_eq!(sizes[..8], [1, 2, 3, 5, 7, 11, 15, 23]);
+        assert_eq!(sizes[sizes.len() - 6..], [383, 511, 639, 767, 895, MAX_BUCKETS]);
+        assert_eq!(next_size(MAX_BUCKETS), 2 * MAX_BUCKETS + 1);
+    }
+
+    #[test]
     fn removing_all_leaves_a_table_that_probes_in_one_step() {
         let mut chunk = Chunk::new(&Arc::default(), 3, 0).unwrap();
         for n in 0..15 {
