@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::tombstones::{estimate_useless_tombstones, useless_tombstones};
+use super::tombstones::{enough_useless_tombstones, useless_tombstones};
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::log::header::HEADER_LEN;
@@ -103,9 +103,7 @@ fn wants(engine: &Engine, segment: &Arc<Segment>, goal: Goal, retirements: u64) 
             }
             if unchecked && garbage_is(segment.dead() + segment.tombstones()) {
                 segment.set_checked(retirements);
-                // A compaction finds out exactly which are; were less to go than expected, it might be done for ever.
-                return Ok(garbage_is(segment.dead() + estimate_useless_tombstones(engine, segment)?)
-                    && garbage_is(segment.dead() + useless_tombstones(engine, segment)?));
+                return enough_useless_tombstones(engine, segment, |bytes| garbage_is(segment.dead() + bytes));
             }
             Ok(false)
         }

@@ -69,23 +69,47 @@ fn mark_by_hint(mut hint: HintReader, tombstones: &mut [Tombstone], last: u64) -
 
 /// Bytes of the segment's tombstones that hide no record of any other segment: they have become garbage.
 pub(super) fn useless_tombstones(engine: &Engine, segment: &Arc<Segment>) -> Result<u64> {
-    Ok(weigh_some(engine, segment, usize::MAX)?.map_or(0, |(useless, _)| useless))
+    Ok(weigh_some(engine, segment, usize::MAX)?.useless)
 }
 
-/// As `useless_tombstones`, about: to be asked again and again, for many segments. Hashes are spread evenly, so those that
-/// come first tell about all, and of each hint only the first part has to be read.
-pub(super) fn estimate_useless_tombstones(engine: &Engine, segment: &Arc<Segment>) -> Result<u64> {
-    let weighed = weigh_some(engine, segment, SAMPLE)?;
-    let all = segment.tombstones() as u128;
-    Ok(weighed.map_or(0, |(useless, of)| (all * useless as u128 / of.max(1) as u128) as u64))
+/// Whether `useless_tombstones` are enough: to be asked again and again, for many segments. Only of those of which an estimate
+/// says so it is found out exactly. A compaction will do so too, and were there less to go, it might be done for ever.
+pub(super) fn enough_useless_tombstones(
+    engine: &Engine,
+    segment: &Arc<Segment>,
+    enough: impl Fn(u64) -> bool,
+) -> Result<bool> {
+    let some = weigh_some(engine, segment, SAMPLE)?;
+    Ok(enough(some.estimate(segment)) && (!some.sampled || enough(useless_tombstones(engine, segment)?)))
 }
 
-/// Of the segment's tombstones, of so many at most: bytes of those that hide no record of any other segment, and of all.
-/// `None` if the hint is worth nothing.
-fn weigh_some(engine: &Engine, segment: &Arc<Segment>, most: usize) -> Result<Option<(u64, u64)>> {
+/// What has been found of a segment's tombstones, in bytes.
+#[derive(Default)]
+struct Weighed {
+    /// Those that hide no record of any other segment.
+    useless: u64,
+    /// All that have been looked at.
+    looked_at: u64,
+    /// There are more.
+    sampled: bool,
+}
+
+impl Weighed {
+    /// About how many of the segment's tombstones are useless.
+    fn estimate(&self, segment: &Segment) -> u64 {
+        match self.sampled {
+            false => self.useless,
+            true => (segment.tombstones() as u128 * self.useless as u128 / self.looked_at.max(1) as u128) as u64,
+        }
+    }
+}
+
+/// Weighs so many of the segment's tombstones at most. Hashes are spread evenly, so those that come first tell about all, and
+/// of each hint only the first part has to be read. A hint that is worth nothing tells of none.
+fn weigh_some(engine: &Engine, segment: &Arc<Segment>, most: usize) -> Result<Weighed> {
     let names = (segment.id(), segment.identity());
     let Some(mut hint) = HintReader::open(&engine.storage, names, engine.hash_seed) else {
-        return Ok(None);
+        return Ok(Weighed::default());
     };
     let mut tombstones = Vec::new();
     if most == usize::MAX {
@@ -100,15 +124,18 @@ fn weigh_some(engine: &Engine, segment: &Arc<Segment>, most: usize) -> Result<Op
         }
         hint.advance();
     }
-    let last = if tombstones.len() < most { u64::MAX } else { tombstones.last().map_or(0, |t| t.entry.hash) };
-    if last == u64::MAX && !hint.finish()? {
-        return Ok(None);
+    let sampled = tombstones.len() == most;
+    if !sampled && !hint.finish()? {
+        return Ok(Weighed::default());
     }
+    let last = tombstones.last().filter(|_| sampled).map_or(u64::MAX, |t| t.entry.hash);
     mark_all_needed(engine, &[Arc::clone(segment)], &mut tombstones, last);
-    let bytes = |useless_only: bool| -> u64 {
-        tombstones.iter().filter(|t| !(useless_only && t.needed)).fold(0, |sum, t| sum.saturating_add(t.entry.len))
-    };
-    Ok(Some((bytes(true), bytes(false))))
+    let mut weighed = Weighed { sampled, ..Weighed::default() };
+    for Tombstone { entry, needed, .. } in tombstones {
+        weighed.looked_at = weighed.looked_at.saturating_add(entry.len);
+        weighed.useless = weighed.useless.saturating_add(if needed { 0 } else { entry.len });
+    }
+    Ok(weighed)
 }
 
 #[cfg(test)]
@@ -145,8 +172,8 @@ mod tests {
         let segments = engine.index.segments();
         let with_tombstones: Vec<_> = segments.iter().filter(|s| s.tombstones() > 0).collect();
         let &[segment] = &with_tombstones[..] else { panic!("{} segments", with_tombstones.len()) };
-        let (exact, estimate) =
-            (useless_tombstones(engine, segment).unwrap(), estimate_useless_tombstones(engine, segment).unwrap());
+        let exact = useless_tombstones(engine, segment).unwrap();
+        let estimate = weigh_some(engine, segment, SAMPLE).unwrap().estimate(segment);
         assert_eq!(exact, segment.tombstones() / 4 * 3);
         assert_ne!(exact, estimate, "it is one");
         assert!(exact.abs_diff(estimate) < exact / 20, "{exact} bytes, estimated to be {estimate}");

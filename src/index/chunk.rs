@@ -143,7 +143,20 @@ impl Chunk {
 
     /// Adds an entry. There must be room: see [`Chunk::full`].
     pub(crate) fn insert(&mut self, tag: u32, position: Position) {
-        insert(self.buckets_mut(), tag, position);
+        let buckets = self.buckets_mut();
+        let mut at = home(tag, buckets.len());
+        loop {
+            let bucket = &mut buckets[at];
+            let free = bucket.free();
+            if free != 0 {
+                let slot = free.trailing_zeros() as usize;
+                bucket.tags[slot] = tag;
+                bucket.positions[slot] = position.raw();
+                break;
+            }
+            bucket.overflowed += 1;
+            at = next(at, buckets.len());
+        }
         self.prelude_mut().entries += 1;
     }
 
@@ -175,9 +188,7 @@ impl Chunk {
     /// A larger chunk with the same entries.
     pub(crate) fn grown(&self) -> Result<Chunk> {
         let mut larger = Chunk::new(&self.prelude().arena, next_size(self.buckets), self.prelude().depth)?;
-        let buckets = larger.buckets_mut();
-        self.for_each(|tag, position| insert(buckets, tag, position));
-        larger.prelude_mut().entries = self.entries();
+        self.for_each(|tag, position| larger.insert(tag, position));
         Ok(larger)
     }
 
@@ -202,12 +213,9 @@ impl Chunk {
 
     pub(crate) fn for_each(&self, mut visit: impl FnMut(u32, Position)) {
         for bucket in self.buckets() {
-            let mut taken = !bucket.free() & ((1 << SLOTS) - 1);
-            while taken != 0 {
-                let slot = taken.trailing_zeros() as usize;
-                taken &= taken - 1;
-                if let Some(position) = Position::from_raw(bucket.positions[slot]) {
-                    visit(bucket.tags[slot], position);
+            for (tag, &position) in bucket.tags.iter().zip(&bucket.positions) {
+                if let Some(position) = Position::from_raw(position) {
+                    visit(*tag, position);
                 }
             }
         }
@@ -349,24 +357,6 @@ impl Iterator for Candidates<'_> {
                 return None;
             }
         }
-    }
-}
-
-/// Adds an entry to buckets that have room.
-#[inline]
-fn insert(buckets: &mut [Bucket], tag: u32, position: Position) {
-    let mut at = home(tag, buckets.len());
-    loop {
-        let bucket = &mut buckets[at];
-        let free = bucket.free();
-        if free != 0 {
-            let slot = free.trailing_zeros() as usize;
-            bucket.tags[slot] = tag;
-            bucket.positions[slot] = position.raw();
-            return;
-        }
-        bucket.overflowed += 1;
-        at = next(at, buckets.len());
     }
 }
 
