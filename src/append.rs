@@ -108,6 +108,10 @@ pub(crate) struct Appender {
     pub appended: u64,
     /// Bytes of records that later ones have made garbage since open.
     pub garbage: u64,
+    /// So many of them a writer has made known.
+    pub noticed: u64,
+    /// So many overwrites are on trust: the length of the index's list, at hand without its lock.
+    pub on_trust: usize,
     /// Where the newest log segment ended that takes no more appends.
     log_end: LogEnd,
     /// Log segments that are complete but not synced, oldest first.
@@ -119,8 +123,19 @@ pub(crate) struct Appender {
 
 impl Appender {
     pub(crate) fn new(factory: Arc<SegmentFactory>, last_timestamp: i64, log_end: LogEnd) -> Appender {
-        let (rotated, synced, scratch) = (Vec::new(), Vec::new(), Vec::new());
-        Appender { factory, active: None, last_timestamp, appended: 0, garbage: 0, log_end, rotated, synced, scratch }
+        Appender {
+            factory,
+            active: None,
+            last_timestamp,
+            appended: 0,
+            garbage: 0,
+            noticed: 0,
+            on_trust: 0,
+            log_end,
+            rotated: Vec::new(),
+            synced: Vec::new(),
+            scratch: Vec::new(),
+        }
     }
 
     /// Goes on appending to the last segment of an existing log.

@@ -38,7 +38,7 @@ pub struct Store {
 
 /// What the parts of a store share.
 ///
-/// Locks are taken in this order: maintenance, commit, append, segment table, shard.
+/// Locks are taken in this order: maintenance, commit, append, segment table, shard, overwrites on trust.
 pub(crate) struct Engine {
     pub storage: Arc<dyn Storage>,
     pub options: Options,
@@ -255,8 +255,16 @@ impl Engine {
         hash_key(self.hash_seed, key)
     }
 
-    /// Takes the append lock.
+    /// Takes the append lock, and has all overwrites proven that are on trust: while it is held, the index has an entry for
+    /// each key that is stored, and all garbage is counted.
     pub(crate) fn appender(&self) -> Result<MutexGuard<'_, Appender>> {
+        let mut appender = self.trusting_appender()?;
+        self.prove(&mut appender)?;
+        Ok(appender)
+    }
+
+    /// Takes the append lock, whatever is on trust.
+    pub(crate) fn trusting_appender(&self) -> Result<MutexGuard<'_, Appender>> {
         // Nearly always it is held for less time than it takes to fall asleep and to be woken.
         for _ in 0..SPINS {
             if let Ok(appender) = self.appender.try_lock() {
@@ -274,7 +282,7 @@ impl Engine {
         let mut staying: Vec<_>;
         let manifest = {
             // No segment is added meanwhile: each is either listed, or its id is not below `next_id`.
-            let appender = self.appender()?;
+            let appender = self.trusting_appender()?;
             staying = self.index.segments().iter().cloned().collect();
             staying.retain(|s| !without.iter().any(|w| Arc::ptr_eq(w, s)));
             staying.sort_by_key(|s| s.id());
@@ -333,6 +341,8 @@ impl Engine {
     }
 
     pub(crate) fn stats(&self) -> Stats {
+        // Should that fail, some garbage is not counted yet.
+        drop(self.appender());
         let (keys, index_bytes) = self.index.usage();
         let mut stats = Stats { keys, index_bytes, mapped: self.factory.mapped, ..Stats::default() };
         for segment in self.index.segments().iter() {

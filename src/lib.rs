@@ -10,6 +10,7 @@
 //! | `ffi` | the C interface: the only place that sees a caller's raw pointers |
 //! | [`engine`] | open, get, set, delete, sync, compact, close |
 //! | `read`, `many`, `write`, `batch` | what a get and a set do, and several of them together |
+//! | `proof` | what a set leaves for later |
 //! | `snapshot`, `iter` | the store as it was at one moment |
 //! | `checkpoint` | a copy of the store as it is at one moment |
 //! | `append`, `sync` | the end of the log; making it durable, once for all who wait |
@@ -52,6 +53,7 @@ mod model_tests;
 pub mod options;
 mod prefetch;
 pub mod progress;
+mod proof;
 mod read;
 mod recovery;
 pub mod report;

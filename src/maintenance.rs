@@ -276,6 +276,8 @@ impl Maintainer {
 
     fn step_without_brake(&mut self, engine: &Engine, budget: u64, goal: Goal) -> Result<bool> {
         self.sync_and_seal(engine)?;
+        // So that all garbage is counted.
+        drop(engine.appender()?);
         if self.job.is_some() {
             engine.start_sync()?;
             return self.step_job(engine, budget).map(|()| true);
@@ -286,7 +288,7 @@ impl Maintainer {
             return Ok(true);
         }
         if !matches!(goal, Goal::Everything(_)) && engine.active_is_mostly_garbage() {
-            engine.appender()?.rotate()?;
+            engine.trusting_appender()?.rotate()?;
             return Ok(true);
         }
         Ok(false)
@@ -298,7 +300,7 @@ impl Maintainer {
             return Err(crate::sync::poisoned());
         }
         self.sync_at_interval(engine)?;
-        if engine.appender()?.backlog() > 0 {
+        if engine.trusting_appender()?.backlog() > 0 {
             engine.sync_rotated()?;
             engine.seal_synced()?;
         }
@@ -368,7 +370,7 @@ impl Maintainer {
 impl Engine {
     /// How many segments wait to be synced and sealed.
     fn backlog(&self) -> usize {
-        self.appender().map_or(0, |appender| appender.backlog())
+        self.trusting_appender().map_or(0, |appender| appender.backlog())
     }
 
     /// Whether the log has outgrown what it may take while compaction runs.
@@ -381,7 +383,7 @@ impl Engine {
     /// Whether the active segment should give way early, so that a small database stays small.
     fn active_is_mostly_garbage(&self) -> bool {
         let (log, live) = self.log_and_live();
-        let Ok(appender) = self.appender() else { return false };
+        let Ok(appender) = self.trusting_appender() else { return false };
         let Some(open) = appender.active() else { return false };
         let (dead, len) = (open.segment.dead(), open.segment.len());
         let least = (live / 4).max(self.options.compact_threshold / 2).clamp(1, 16 << 20);

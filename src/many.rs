@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::engine::{Engine, Store};
 use crate::error::{Code, Error, Result};
-use crate::index::{KeyHash, Position, Segments, shards_in_order, sort_hashes};
+use crate::index::{KeyHash, Overwrite, Position, Segments, hidden, shards_in_order, sort_hashes};
 use crate::log::record::CRC_LEN;
 use crate::log::segment::Segment;
 use crate::read::{ValueBuf, unreadable};
@@ -33,6 +33,8 @@ struct Found {
     /// Those of one key stand together.
     candidates: Vec<Candidate>,
     tables: Vec<Arc<Segments>>,
+    /// What had been overwritten on trust.
+    overwrites: Vec<Overwrite>,
 }
 
 impl Store {
@@ -75,7 +77,10 @@ impl Engine {
                 }
             }
         }
-        Ok(Found { candidates, tables })
+        let (list, mut overwrites) = (self.index.trust.list(), Vec::new());
+        overwrites.try_reserve_exact(list.len()).map_err(no_memory)?;
+        overwrites.extend_from_slice(&list);
+        Ok(Found { candidates, tables, overwrites })
     }
 
     /// The values of the keys with their numbers, in the order in which they were looked up.
@@ -89,14 +94,16 @@ impl Engine {
                 asked = found.candidates.len().min(done + BLOCK);
                 found.ask_for_records(&found.candidates[done - candidates.len()..asked])?;
             }
-            let Candidate { hash, key: number, .. } = candidates[0];
-            let key = keys[number as usize];
-            let places = candidates.iter().map(|candidate| Ok((candidate.position, found.segment(candidate)?)));
-            let Some(entry) = self.find_among(places, key, hash)? else { continue };
-            let Some(candidate) = candidates.iter().find(|candidate| candidate.position == entry.position) else {
-                continue;
-            };
-            let segment = found.segment(candidate)?;
+            let Candidate { hash, key: number, table, .. } = candidates[0];
+            let (key, table) = (keys[number as usize], &found.tables[table as usize]);
+            let place = |position: Position| Ok((position, table.get(position.slot())?));
+            let mut entry = self.find_among(candidates.iter().map(|c| place(c.position)), key, hash)?;
+            if entry.is_none() {
+                let places = hidden(&found.overwrites, hash).map(place);
+                entry = self.find_among(places, key, hash)?.filter(|entry| entry.len > 0);
+            }
+            let Some(entry) = entry else { continue };
+            let segment = table.get(entry.position.slot())?;
             if entry.len == 0 {
                 return Err(unreadable(segment, entry.position.offset()));
             }

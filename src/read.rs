@@ -1,12 +1,12 @@
 //! Reading: one probe of the index, one access to the log.
 
 use std::mem::MaybeUninit;
-use std::sync::Arc;
+use std::sync::{Arc, RwLockReadGuard};
 
 use crate::MAX_KEY_LEN;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
-use crate::index::{KeyHash, Position, Shard};
+use crate::index::{KeyHash, Position, Shard, hidden};
 use crate::log::record::{self, CRC_LEN, Head, Kind, PREFIX_LEN, Prefix};
 use crate::log::segment::{Segment, SegmentIo};
 
@@ -52,6 +52,8 @@ pub(crate) struct Entry {
     pub position: Position,
     /// The record's length; 0 if it is damaged.
     pub len: u64,
+    /// It is no entry as long as one that replaced it on trust is.
+    pub hidden: bool,
 }
 
 impl Engine {
@@ -59,7 +61,7 @@ impl Engine {
     pub(crate) fn get_with<B: ValueBuf>(&self, key: &[u8], out: &mut B) -> Result<Option<usize>> {
         let hash = self.hash(key);
         let shard = self.index.read(hash)?;
-        let mut damaged = None;
+        let (mut damaged, mut other) = (None, false);
         for position in shard.candidates(hash) {
             let segment = shard.segment(position)?;
             segment.prefetch(position.offset(), position.len_bound());
@@ -73,7 +75,7 @@ impl Engine {
                 continue;
             };
             match self.judge(frame, frame.len() as u64, key, hash) {
-                Verdict::Other => {}
+                Verdict::Other => other = true,
                 Verdict::Damaged => damaged = Some((Arc::clone(segment), position.offset())),
                 Verdict::Match(head) => {
                     let value = head.value_at()..frame.len() - CRC_LEN;
@@ -87,7 +89,28 @@ impl Engine {
                 }
             }
         }
-        damaged.map_or(Ok(None), |(segment, offset)| Err(unreadable(&segment, offset)))
+        match damaged {
+            Some((segment, offset)) => Err(unreadable(&segment, offset)),
+            None if other => self.get_hidden(shard, key, hash, out),
+            None => Ok(None),
+        }
+    }
+
+    /// As `get_with`, of a key for which the index has the record of another.
+    #[cold]
+    fn get_hidden<B: ValueBuf>(
+        &self,
+        shard: RwLockReadGuard<'_, Shard>,
+        key: &[u8],
+        hash: KeyHash,
+        out: &mut B,
+    ) -> Result<Option<usize>> {
+        let Some(Entry { position, len, .. }) = self.find_hidden(&shard, key, hash)? else { return Ok(None) };
+        let (segment, offset) = (Arc::clone(shard.segment(position)?), position.offset());
+        drop(shard);
+        let frame = segment.mapped(offset, len).unwrap_or_default();
+        let head = Head::parse(frame, len).ok_or_else(|| unreadable(&segment, offset))?;
+        self.deliver(&segment, offset, frame, head.value_at()..frame.len() - CRC_LEN, out).map(Some)
     }
 
     /// Whether the key is stored.
@@ -117,8 +140,20 @@ impl Engine {
 
     /// The key's index entry in a shard that is locked.
     pub(crate) fn find(&self, shard: &Shard, key: &[u8], hash: KeyHash) -> Result<Option<Entry>> {
-        let candidates = shard.candidates(hash).map(|position| Ok((position, shard.segment(position)?)));
-        self.find_among(candidates, key, hash)
+        let mut other = false;
+        let candidates = shard.candidates(hash).inspect(|_| other = true);
+        let found = self.find_among(candidates.map(|position| Ok((position, shard.segment(position)?))), key, hash)?;
+        if found.is_none() && other { self.find_hidden(shard, key, hash) } else { Ok(found) }
+    }
+
+    /// As `find`, of a key for which the index has the record of another.
+    #[cold]
+    fn find_hidden(&self, shard: &Shard, key: &[u8], hash: KeyHash) -> Result<Option<Entry>> {
+        let overwrites = self.index.trust.list();
+        let places = hidden(&overwrites, hash).map(|position| Ok((position, shard.segment(position)?)));
+        // One that is damaged is none: as soon as it is to be proven, it is given up.
+        let found = self.find_among(places, key, hash)?.filter(|entry| entry.len > 0);
+        Ok(found.map(|entry| Entry { hidden: true, ..entry }))
     }
 
     /// Which of the candidates is the key's entry; one of length 0 if the record that may be the key's is damaged.
@@ -143,9 +178,9 @@ impl Engine {
             };
             match self.judge(bytes, frame_len, key, hash) {
                 Verdict::Other => {}
-                Verdict::Damaged => damaged = Some(Entry { position, len: 0 }),
+                Verdict::Damaged => damaged = Some(Entry { position, len: 0, hidden: false }),
                 Verdict::Match(_) => {
-                    return Ok(Some(Entry { position, len: frame_len }));
+                    return Ok(Some(Entry { position, len: frame_len, hidden: false }));
                 }
             }
         }

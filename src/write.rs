@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::append::Appender;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
-use crate::index::{KeyHash, Position, Shard};
+use crate::index::{KeyHash, MOST_ON_TRUST, Overwrite, Position, Shard};
 use crate::log::record::{DataFileEntry, key_end, record_len};
+use crate::log::segment::{Segment, SegmentIo};
 use crate::options::SyncLevel;
 use crate::read::Entry;
 use crate::sync::poisoned;
@@ -49,12 +50,16 @@ impl Change {
     /// After [`Shard::reserve`].
     #[inline]
     pub(crate) fn apply(&self, shard: &mut Shard, hash: KeyHash) {
-        match (self.old, self.new) {
-            (None, Some(new)) => shard.insert(hash, new),
-            (Some(old), Some(new)) => drop(shard.replace(hash, old, new)),
-            (Some(old), None) => drop(shard.remove(hash, old)),
-            (None, None) => {}
-        }
+        let changed = match (self.old, self.new) {
+            (None, Some(new)) => {
+                shard.insert(hash, new);
+                true
+            }
+            (Some(old), Some(new)) => shard.replace(hash, old, new),
+            (Some(old), None) => shard.remove(hash, old),
+            (None, None) => true,
+        };
+        debug_assert!(changed, "what is to be replaced is an entry");
     }
 
     pub(crate) fn reversed(&self) -> Change {
@@ -62,11 +67,18 @@ impl Change {
     }
 }
 
+/// What a write replaces.
+enum Older {
+    Proven(Option<Entry>),
+    /// An entry whose record has not been looked at.
+    OnTrust(Position),
+}
+
 /// How far a write has brought the log, and what it leaves to do.
 pub(crate) struct Written {
     /// How far the log has been written.
     pub appended: u64,
-    /// Garbage made since open.
+    /// Garbage made since open, and how much of that was known before. What an older overwrite has made may be known only now.
     pub garbage_before: u64,
     pub garbage: u64,
     /// Segments waiting to be synced and sealed.
@@ -75,9 +87,10 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    /// What has happened since there was so much garbage and such a backlog.
-    pub(crate) fn since((garbage_before, backlog_before): (u64, usize), appender: &Appender) -> Written {
+    /// What has happened since there was such a backlog.
+    pub(crate) fn since(backlog_before: usize, appender: &mut Appender) -> Written {
         let (appended, garbage, backlog) = (appender.appended, appender.garbage, appender.backlog());
+        let garbage_before = std::mem::replace(&mut appender.noticed, garbage);
         Written { appended, garbage_before, garbage, backlog_before, backlog }
     }
 }
@@ -145,30 +158,28 @@ impl Engine {
 
     #[inline]
     fn after_write(&self, outcome: Outcome, written: &Written) -> Result<Outcome> {
-        if matches!(outcome, Outcome::Done { .. }) {
-            if self.options.sync == SyncLevel::Always {
-                self.sync_to(written.appended)?;
-            }
-            self.maintenance.after_write(self, written);
+        if matches!(outcome, Outcome::Done { .. }) && self.options.sync == SyncLevel::Always {
+            self.sync_to(written.appended)?;
         }
+        self.maintenance.after_write(self, written);
         Ok(outcome)
     }
 
-    /// Writes a record at once: the lines that it takes are on their way while it is copied to the log, and whether there
-    /// is an older one of the key is found out last, under the append lock. `None`, and no record has been written, if it has
-    /// to be done with more care: if the older one may have to be waited for, if another thread is writing, or if writers are
-    /// to wait.
+    /// Writes a record at once: the lines of the index that it takes are on their way while it is copied to the log, and what
+    /// is there is found out last, under the append lock. `None`, and no record has been written, if it has to be done with
+    /// more care: if an older one may have to be waited for, if something else is writing while a key is to be deleted, or if
+    /// writers are to wait.
     fn write_at_once(&self, key: &[u8], value: Option<&[u8]>, hash: KeyHash) -> Result<Option<(Outcome, Written)>> {
         let len = record_len(key.len(), value.map(<[u8]>::len));
-        if len > COPY_UNDER_LOCK || self.maintenance.braking() {
-            return Ok(None);
-        }
         let fresh = value.is_some() && self.expects_fresh();
-        if !self.ask_for_memory(key, hash, fresh)? {
+        if len > COPY_UNDER_LOCK || self.maintenance.braking() || !self.ask_for_memory(key, value, hash, fresh)? {
             return Ok(None);
         }
         let Ok(mut appender) = self.appender.try_lock() else { return Ok(None) };
-        let before = (appender.garbage, appender.backlog());
+        let backlog = appender.backlog();
+        if value.is_none() || appender.on_trust == MOST_ON_TRUST {
+            self.prove(&mut appender)?;
+        }
         let entry = DataFileEntry { timestamp: appender.next_timestamp()?, key, value };
         if !appender.stores_to_map() || appender.prepare(len, value.is_none(), &self.index).is_err() {
             return Ok(None);
@@ -179,16 +190,31 @@ impl Engine {
         if matches!(known, Some(None)) || !appender.stage(&entry, len)? {
             return Ok(None);
         }
-        let old = known.map_or_else(|| self.find(&shard, key, hash), Ok);
+        let old = known.map_or_else(|| self.older(&shard, key, hash), |old| Ok(Some(Older::Proven(old))));
         let old = old.and_then(|old| shard.reserve(hash).map(|()| old)).inspect_err(|_| appender.retract_frame())?;
+        let Some(old) = old else {
+            appender.retract_frame();
+            return Ok(None);
+        };
         let position = appender.publish(entry.timestamp, len)?;
-        self.replace(&mut appender, &mut shard, hash, old, (position, &entry))?;
-        Ok(Some((Outcome::Done { existed: old.is_some() }, Written::since(before, &appender))))
+        match old {
+            Older::Proven(old) => self.replace(&mut appender, &mut shard, hash, old, (position, &entry))?,
+            Older::OnTrust(old) => {
+                let replaced = shard.replace(hash, old, position);
+                debug_assert!(replaced, "the shard is still locked");
+                self.index.trust.add(Overwrite { hash, old, new: position });
+                appender.on_trust += 1;
+                self.note_fresh(false);
+            }
+        }
+        let existed = !matches!(old, Older::Proven(None));
+        Ok(Some((Outcome::Done { existed }, Written::since(backlog, &mut appender))))
     }
 
-    /// Asks for what will be read: a part of the index and, unless the key is expected to be new, the record that may be the
-    /// key's. False if there is none, or if it may have to be waited for: then it is not to be read under the append lock.
-    fn ask_for_memory(&self, key: &[u8], hash: KeyHash, fresh: bool) -> Result<bool> {
+    /// Asks for what will be read: a part of the index and the record that may be the key's, unless the key is expected to be
+    /// new or that record needs no look. False if there is nothing to delete, or if the record may have to be waited for: then
+    /// it is not to be read under the append lock.
+    fn ask_for_memory(&self, key: &[u8], value: Option<&[u8]>, hash: KeyHash, fresh: bool) -> Result<bool> {
         if !fresh && !self.warm.load(Relaxed) {
             return Ok(false);
         }
@@ -197,16 +223,39 @@ impl Engine {
         if fresh {
             return Ok(true);
         }
-        let mut asked = false;
+        let mut asked = value.is_some();
         for position in shard.candidates(hash) {
             let segment = shard.segment(position)?;
             if segment.id() < self.first_id {
                 return Ok(false);
             }
-            segment.prefetch(position.offset(), key_end(key.len()));
+            if value.is_none() || !self.trusts(segment, position) {
+                segment.prefetch(position.offset(), key_end(key.len()));
+            }
             asked = true;
         }
         Ok(asked)
+    }
+
+    /// The entry that a set is going to replace. `None` if the index has no such entry, but another one hides it.
+    fn older(&self, shard: &Shard, key: &[u8], hash: KeyHash) -> Result<Option<Older>> {
+        let mut candidates = shard.candidates(hash);
+        match (candidates.next(), candidates.next()) {
+            (None, _) => return Ok(Some(Older::Proven(None))),
+            (Some(old), None) if self.trusts(shard.segment(old)?, old) => return Ok(Some(Older::OnTrust(old))),
+            _ => {}
+        }
+        let old = self.find(shard, key, hash)?;
+        Ok(if old.is_some_and(|old| old.hidden) { None } else { Some(Older::Proven(old)) })
+    }
+
+    /// Whether the entry of a record may be replaced before that has been looked at: later it is, under the append lock. Not
+    /// if it is large, so that there is never much garbage that has not been counted.
+    #[inline]
+    fn trusts(&self, segment: &Segment, position: Position) -> bool {
+        let at_hand = segment.id() >= self.first_id && self.warm.load(Relaxed);
+        let small = position.len_bound() <= COPY_UNDER_LOCK;
+        at_hand && small && matches!(segment.io(), SegmentIo::Mapped(_)) && !segment.in_compaction()
     }
 
     /// Writes under the append lock.
@@ -218,8 +267,9 @@ impl Engine {
         found: (u64, Option<Entry>),
         condition: Condition<'_>,
     ) -> Result<(Outcome, Written)> {
-        let mut appender = self.appender()?;
-        let before = (appender.garbage, appender.backlog());
+        let simple = value.is_some() && matches!(condition, Condition::None);
+        let mut appender = if simple { self.trusting_appender()? } else { self.appender()? };
+        let backlog = appender.backlog();
         let holds = match condition {
             Condition::None => true,
             Condition::Absent => !self.exists(key)?,
@@ -229,7 +279,7 @@ impl Engine {
             true => self.write_locked(&mut appender, key, value, hash, found)?,
             false => Outcome::Conflict,
         };
-        Ok((outcome, Written::since(before, &appender)))
+        Ok((outcome, Written::since(backlog, &mut appender)))
     }
 
     /// Has the index name the record that was appended, unless it is a tombstone, instead of the one before, and counts that
@@ -294,7 +344,13 @@ impl Engine {
         let entry = DataFileEntry { timestamp: appender.next_timestamp()?, key, value };
         appender.prepare(len, value.is_none(), &self.index)?;
         let mut shard = self.index.write(hash)?;
-        let old = if shard.version() == version { found } else { self.find(&shard, key, hash)? };
+        let mut old = if shard.version() == version { found } else { self.find(&shard, key, hash)? };
+        if old.is_some_and(|old| old.hidden) {
+            drop(shard);
+            self.prove(appender)?;
+            shard = self.index.write(hash)?;
+            old = self.find(&shard, key, hash)?;
+        }
         if value.is_none() && old.is_none() {
             return Ok(Outcome::Nothing);
         }
@@ -326,16 +382,9 @@ pub(crate) fn too_large(key_len: usize, value_len: usize) -> Error {
 mod tests {
     use std::sync::Arc;
 
+    use crate::proof::tests::colliding_keys;
     use crate::storage::sim::{PageMode, SimStorage};
     use crate::{Options, Store};
-
-    /// Two keys that the index cannot tell apart.
-    fn colliding_keys(store: &Store) -> [[u8; 8]; 2] {
-        let mut hashes: Vec<_> = (0..4_000_000u64).map(|n| (store.engine.hash(&n.to_le_bytes()), n)).collect();
-        hashes.sort_unstable();
-        let pair = hashes.windows(2).find(|pair| pair[0].0.same_entry(pair[1].0)).expect("a collision");
-        [pair[0].1.to_le_bytes(), pair[1].1.to_le_bytes()]
-    }
 
     #[test]
     fn keys_with_the_same_bits_in_the_index_are_told_apart() {
@@ -343,7 +392,7 @@ mod tests {
         let options = Options { background: false, ..Options::default() };
         let open = || Store::open_on(Arc::new(sim.clone()), &options).unwrap();
         let mut store = open();
-        let [a, b] = colliding_keys(&store);
+        let [a, b] = colliding_keys(&store)[0];
         for round in 0..3u8 {
             let log = store.stats().log_bytes;
             assert!(!store.del(&b).unwrap());

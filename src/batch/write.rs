@@ -86,9 +86,9 @@ impl Engine {
             return Ok(None);
         }
         let mut appender = self.appender()?;
-        let before = (appender.garbage, appender.backlog());
+        let backlog = appender.backlog();
         match self.append_changes(&mut appender, batch, targets, false) {
-            Ok(true) => Ok(Some(Written::since(before, &appender))),
+            Ok(true) => Ok(Some(Written::since(backlog, &mut appender))),
             Ok(false) => Ok(None),
             Err(e) if e.code() == Code::NoSpace => Ok(None),
             Err(e) => Err(e),
@@ -155,12 +155,12 @@ impl Engine {
         if !self.conditions_hold(batch)? {
             return Ok(None);
         }
-        let before = (appender.garbage, appender.backlog());
+        let backlog = appender.backlog();
         self.locate_again(batch, targets)?;
         if !self.append_changes(&mut appender, batch, targets, only_deletes)? {
             return Err(Error::new(Code::Internal, "a key of a batch was stored meanwhile"));
         }
-        Ok(Some(Written::since(before, &appender)))
+        Ok(Some(Written::since(backlog, &mut appender)))
     }
 
     /// Appends those changes that change something. False, and nothing has changed, if a key that was not looked up is not

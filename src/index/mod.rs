@@ -13,6 +13,7 @@ mod chunk;
 mod directory;
 mod position;
 mod shard;
+mod trust;
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -23,6 +24,8 @@ use chunk::Candidates;
 use directory::Directory;
 pub(crate) use position::Position;
 pub(crate) use shard::Shard;
+use trust::Trust;
+pub(crate) use trust::{MOST as MOST_ON_TRUST, Overwrite, hidden};
 
 const SHARDS: usize = 256;
 
@@ -80,6 +83,7 @@ pub(crate) struct Index {
     shards: Box<[RwLock<Shard>]>,
     /// What every shard has a copy of. Held while the copies are replaced.
     segments: Mutex<Arc<Segments>>,
+    pub(crate) trust: Trust,
 }
 
 impl Index {
@@ -90,7 +94,7 @@ impl Index {
         for number in 0..SHARDS {
             shards.push(RwLock::new(Shard::new(number, &arena, Arc::clone(&segments))?));
         }
-        Ok(Index { shards: shards.into_boxed_slice(), segments: Mutex::new(segments) })
+        Ok(Index { shards: shards.into_boxed_slice(), segments: Mutex::new(segments), trust: Trust::new() })
     }
 
     #[inline]

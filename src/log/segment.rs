@@ -51,6 +51,7 @@ pub(crate) struct Segment {
     tombstones: AtomicU64,
     min_timestamp: AtomicI64,
     quarantined: AtomicBool,
+    in_compaction: AtomicBool,
     /// There is a hint that covers so many bytes of it.
     hinted: AtomicU64,
     /// So many bytes are known to be synced; 0 means that not even the file's name is.
@@ -77,6 +78,7 @@ impl Segment {
             tombstones: AtomicU64::new(0),
             min_timestamp: AtomicI64::new(i64::MAX),
             quarantined: AtomicBool::new(false),
+            in_compaction: AtomicBool::new(false),
             hinted: AtomicU64::new(0),
             synced: AtomicU64::new(0),
             sent: AtomicU64::new(0),
@@ -168,6 +170,16 @@ impl Segment {
 
     pub(crate) fn quarantine(&self) {
         self.quarantined.store(true, Relaxed);
+    }
+
+    /// Whether a compaction is under way, or was, that retires it.
+    #[inline]
+    pub(crate) fn in_compaction(&self) -> bool {
+        self.in_compaction.load(Relaxed)
+    }
+
+    pub(crate) fn set_in_compaction(&self, in_compaction: bool) {
+        self.in_compaction.store(in_compaction, Relaxed);
     }
 
     /// Whether there is a hint that covers all of it.

@@ -1,0 +1,364 @@
+//! Proving overwrites that were taken on trust: that the older record was of the same key.
+
+use crate::append::Appender;
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::index::{MOST_ON_TRUST, Overwrite, Position, Segments};
+use crate::log::record::{Head, key_end};
+use crate::prefetch::prefetch;
+
+impl Engine {
+    /// Looks at the older records of all overwrites that are on trust: counts them as garbage, or gives them back their
+    /// entries. Under the append lock, while no shard is locked. After an error some may still be on trust.
+    pub(crate) fn prove(&self, appender: &mut Appender) -> Result<()> {
+        if appender.on_trust == 0 {
+            return Ok(());
+        }
+        let segments = self.index.segments();
+        let (mut proven, mut result) = (0, Ok(()));
+        {
+            // Nobody waits to change the list, as that takes the append lock. So no reader has to wait either, whatever
+            // shard it holds, and there is no deadlock in locking shards meanwhile.
+            let overwrites = self.index.trust.list();
+            ask_for_keys(&segments, &overwrites)?;
+            while result.is_ok()
+                && let [overwrite, later @ ..] = &overwrites[proven..]
+            {
+                result = self.prove_one(appender, &segments, overwrite, later);
+                proven += result.is_ok() as usize;
+            }
+        }
+        self.index.trust.remove_first(proven);
+        appender.on_trust -= proven;
+        result
+    }
+
+    fn prove_one(
+        &self,
+        appender: &mut Appender,
+        segments: &Segments,
+        overwrite: &Overwrite,
+        later: &[Overwrite],
+    ) -> Result<()> {
+        let segment = segments.get(overwrite.old.slot())?;
+        match self.garbage_of(segments, overwrite, later)? {
+            Some(len) => {
+                segment.add_dead(len);
+                appender.garbage += len;
+            }
+            None => {
+                let mut shard = self.index.write(overwrite.hash)?;
+                shard.reserve(overwrite.hash)?;
+                shard.insert(overwrite.hash, overwrite.old);
+            }
+        }
+        Ok(())
+    }
+
+    /// The length of the older record if it is garbage, 0 if it is damaged; `None` if it is needed: it is of another key,
+    /// and that has not been overwritten later.
+    fn garbage_of(&self, segments: &Segments, overwrite: &Overwrite, later: &[Overwrite]) -> Result<Option<u64>> {
+        let frame = segments.get(overwrite.old.slot())?.mapped_record(overwrite.old.offset()).unwrap_or_default();
+        let head = Head::parse(frame, frame.len() as u64).filter(|head| head.value_len.is_some());
+        let Some(Head { key, .. }) = head else { return Ok(Some(0)) };
+        let fits = |key: &[u8]| self.hash(key).same_entry(overwrite.hash);
+        // A key that does not go with its entry is damaged. It may well have been the same.
+        let of_same_key = |by: &Overwrite| key_of(segments, by.new).is_none_or(|new| new == key || !fits(new));
+        let mut later = later.iter().filter(|later| later.hash.same_entry(overwrite.hash));
+        Ok(if of_same_key(overwrite) || later.any(of_same_key) {
+            Some(frame.len() as u64)
+        } else if fits(key) {
+            None
+        } else {
+            Some(0)
+        })
+    }
+}
+
+/// Asks for the keys of the older records. First where they are is found out and then they are asked for in a row: the
+/// processor walks the page tables for as many of them at once as fit between those instructions that it has not finished.
+fn ask_for_keys(segments: &Segments, overwrites: &[Overwrite]) -> Result<()> {
+    let mut places = [&[][..]; MOST_ON_TRUST];
+    for (place, Overwrite { old, new, .. }) in places.iter_mut().zip(overwrites) {
+        let key_len = key_of(segments, *new).map_or(0, <[u8]>::len);
+        *place = segments.get(old.slot())?.mapped(old.offset(), key_end(key_len)).unwrap_or_default();
+    }
+    for place in &places[..overwrites.len()] {
+        prefetch(place.as_ptr());
+        prefetch(place.last().unwrap_or(&0));
+    }
+    Ok(())
+}
+
+/// The key of a record.
+fn key_of(segments: &Segments, position: Position) -> Option<&[u8]> {
+    let frame = segments.get(position.slot()).ok()?.mapped_record(position.offset())?;
+    Head::parse(frame, frame.len() as u64).map(|head| head.key)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
+    use crate::compact::{Job, Progress};
+    use crate::error::Code;
+    use crate::log::record::KEY_AT;
+    use crate::model_tests::Rng;
+    use crate::storage::sim::{PageMode, SimStorage};
+    use crate::{Batch, IterOptions, Options, Store};
+
+    /// Pairs of keys that the index cannot tell apart.
+    pub(crate) fn colliding_keys(store: &Store) -> Vec<[[u8; 8]; 2]> {
+        let mut hashes: Vec<_> = (0..4_000_000u64).map(|n| (store.engine.hash(&n.to_le_bytes()), n)).collect();
+        hashes.sort_unstable();
+        let pairs = hashes.windows(2).filter(|pair| pair[0].0.same_entry(pair[1].0));
+        let pairs: Vec<_> = pairs.map(|pair| [pair[0].1.to_le_bytes(), pair[1].1.to_le_bytes()]).collect();
+        assert!(!pairs.is_empty());
+        pairs
+    }
+
+    fn store(seed: u64) -> Store {
+        let options = Options { background: false, ..Options::default() };
+        Store::open_on(Arc::new(SimStorage::new(seed, PageMode::Page)), &options).unwrap()
+    }
+
+    type Model = BTreeMap<[u8; 8], Vec<u8>>;
+
+    fn check(store: &Store, keys: &[[u8; 8]], model: &Model, how: u64) {
+        let expected: Vec<_> = keys.iter().map(|key| model.get(key).cloned()).collect();
+        let slices: Vec<_> = keys.iter().map(|key| &key[..]).collect();
+        let seen: Vec<_> = match how % 4 {
+            0 => slices.iter().map(|key| store.get(key).unwrap()).collect(),
+            1 => {
+                let mut values = Vec::new();
+                let ranges = store.get_many(&slices, &mut values).unwrap();
+                ranges.into_iter().map(|range| range.map(|range| values[range].to_vec())).collect()
+            }
+            2 => {
+                let snapshot = store.snapshot().unwrap();
+                slices.iter().map(|key| snapshot.get(key).unwrap().map(<[u8]>::to_vec)).collect()
+            }
+            _ => {
+                assert_eq!(store.stats().keys, model.len() as u64);
+                let mut iter = store.iter(IterOptions::default()).unwrap();
+                let mut found = Model::new();
+                while let Some((key, value)) = iter.next().unwrap() {
+                    assert!(found.insert(key.try_into().unwrap(), value.to_vec()).is_none(), "a key comes twice");
+                }
+                assert_eq!(&found, model);
+                slices.iter().zip(&expected).for_each(|(k, v)| assert_eq!(store.exists(k).unwrap(), v.is_some()));
+                return;
+            }
+        };
+        assert_eq!(seen, expected, "by {}", how % 4);
+    }
+
+    #[test]
+    fn overwrites_on_trust_lose_no_key_that_looks_alike() {
+        let disk = SimStorage::new(7, PageMode::Page);
+        let options =
+            Options { background: false, segment_size: 16 << 10, compact_threshold: 32 << 10, ..Options::default() };
+        let open = || Store::open_on(Arc::new(disk.handle()), &options).unwrap();
+        let mut store = open();
+        let keys: Vec<_> = colliding_keys(&store).concat();
+        let (mut rng, mut model, mut most) = (Rng(3), Model::new(), 0);
+        for step in 0..30_000u64 {
+            let key = keys[rng.below(keys.len() as u64) as usize];
+            let value = vec![step as u8; rng.below(200) as usize];
+            match rng.below(400) {
+                0..300 => {
+                    store.set(&key, &value).unwrap();
+                    model.insert(key, value);
+                }
+                300..320 => assert_eq!(store.del(&key).unwrap(), model.remove(&key).is_some()),
+                320..330 => {
+                    let absent = !model.contains_key(&key);
+                    assert_eq!(store.set_if_absent(&key, &value).unwrap(), absent);
+                    model.entry(key).or_insert(value);
+                }
+                330..340 => {
+                    if let Some(old) = model.get_mut(&key) {
+                        assert!(store.replace_if(&key, old, &value).unwrap());
+                        *old = value;
+                    }
+                }
+                340..350 => {
+                    let (mut batch, gone) = (Batch::new(), keys[rng.below(keys.len() as u64) as usize]);
+                    batch.set(&key, &value).unwrap();
+                    batch.del(&gone).unwrap();
+                    assert!(store.write(&batch).unwrap());
+                    model.insert(key, value);
+                    model.remove(&gone);
+                }
+                350 => store.compact().unwrap(),
+                351..353 => drop(store.maintain(5000).unwrap()),
+                353 => {
+                    store.close().unwrap();
+                    store = open();
+                }
+                _ => check(&store, &keys, &model, rng.next()),
+            }
+            most = most.max(store.engine.trusting_appender().unwrap().on_trust);
+        }
+        (0..4).for_each(|how| check(&store, &keys, &model, how));
+        assert!(most > 10, "hardly anything was taken on trust");
+        assert_eq!(disk.violation(), None);
+    }
+
+    #[test]
+    fn a_hidden_key_can_be_set_when_trust_has_ended() {
+        let store = store(7);
+        let [a, b] = colliding_keys(&store)[0];
+        store.engine.warm.store(true, Relaxed);
+        store.set(&a, b"old").unwrap();
+        store.set(&b, b"hides it").unwrap();
+        assert_eq!(store.engine.trusting_appender().unwrap().on_trust, 1);
+        (0..20u8).for_each(|n| store.set(&[n], b"").unwrap());
+        assert!(store.engine.expects_fresh());
+        store.engine.warm.store(false, Relaxed);
+        store.set(&a, b"new").unwrap();
+        assert_eq!(store.get(&a).unwrap().unwrap(), b"new");
+        assert_eq!(store.get(&b).unwrap().unwrap(), b"hides it");
+        assert_eq!(store.stats().keys, 22);
+    }
+
+    #[test]
+    fn a_hidden_key_outlives_what_hides_it() {
+        let store = store(7);
+        let [a, b] = colliding_keys(&store)[0];
+        for warm in [true, false] {
+            store.engine.warm.store(true, Relaxed);
+            store.set(&a, b"value").unwrap();
+            store.set(&b, b"hides it").unwrap();
+            assert_eq!(store.engine.trusting_appender().unwrap().on_trust, 1);
+            store.engine.warm.store(warm, Relaxed);
+            assert!(store.del(&b).unwrap());
+            assert_eq!(store.get(&a).unwrap().unwrap(), b"value");
+            assert!(store.del(&a).unwrap());
+        }
+    }
+
+    #[test]
+    fn compaction_takes_no_hidden_record_for_garbage() {
+        for hidden_before in [true, false] {
+            let store = store(7);
+            let [a, b] = colliding_keys(&store)[0];
+            store.set(&a, b"value").unwrap();
+            store.engine.appender().unwrap().rotate().unwrap();
+            while store.maintain(1 << 20).unwrap() {}
+            let inputs: Vec<_> = store.engine.index.segments().iter().cloned().collect();
+            store.engine.warm.store(true, Relaxed);
+            let on_trust = || store.engine.trusting_appender().unwrap().on_trust;
+            if hidden_before {
+                store.set(&b, b"hides it").unwrap();
+                assert_eq!(on_trust(), 1);
+            }
+            let mut job = Job::new(&store.engine, inputs).unwrap();
+            if !hidden_before {
+                store.set(&b, b"does not hide it").unwrap();
+            }
+            assert_eq!(on_trust(), 0);
+            while job.step(&store.engine, 1 << 20).unwrap() == Progress::More {}
+            assert_eq!(store.get(&a).unwrap().unwrap(), b"value");
+            assert!(store.exists(&b).unwrap());
+        }
+    }
+
+    #[test]
+    fn garbage_that_others_have_counted_is_noticed_by_the_next_write() {
+        let options = Options { background: false, compact_threshold: 64 << 10, ..Options::default() };
+        let store = Store::open_on(Arc::new(SimStorage::new(7, PageMode::Page)), &options).unwrap();
+        for _ in 0..4000 {
+            store.engine.warm.store(true, Relaxed);
+            store.set(b"key", &[0; 1000]).unwrap();
+            store.stats();
+        }
+        let log_bytes = store.stats().log_bytes;
+        assert!(log_bytes < 1 << 20, "{log_bytes} bytes for one record");
+    }
+
+    #[test]
+    fn an_older_value_does_not_come_back_for_a_damaged_one() {
+        let store = store(7);
+        store.engine.warm.store(true, Relaxed);
+        store.set(b"key", b"old").unwrap();
+        store.set(b"key", b"new").unwrap();
+        assert_eq!(store.engine.trusting_appender().unwrap().on_trust, 1);
+        let end = store.stats().log_bytes;
+        store.set(b"key", b"newer").unwrap();
+        let file = store.engine.appender.lock().unwrap().active().unwrap().file.clone();
+        file.write_at(b"X", end + KEY_AT as u64).unwrap();
+        assert_eq!(store.engine.trusting_appender().unwrap().on_trust, 1);
+        store.stats();
+        assert_eq!(store.get(b"key").unwrap_err().code(), Code::Corrupt);
+    }
+
+    #[test]
+    fn garbage_is_counted_whenever_it_is_asked_for() {
+        let store = store(8);
+        store.engine.warm.store(true, Relaxed);
+        for n in 0..200u64 {
+            store.set(b"key", b"value").unwrap();
+            assert_eq!(store.stats().dead_bytes, n * crate::log::record::record_len(3, Some(5)));
+        }
+    }
+
+    #[test]
+    fn keys_that_look_alike_stay_visible_whatever_other_threads_do() {
+        let disk = SimStorage::new(9, PageMode::Page);
+        let options = Options { compact_threshold: u64::MAX, ..Options::default() };
+        let store = Store::open_on(Arc::new(disk), &options).unwrap();
+        let pairs = colliding_keys(&store);
+        let set = |key: &[u8], n: u64| store.set(key, &n.to_le_bytes().repeat(8)).unwrap();
+        let number = |value: &[u8]| u64::from_le_bytes(*value.first_chunk().unwrap());
+        let staying: Vec<_> = pairs.iter().map(|pair| &pair[0][..]).collect();
+        staying.iter().for_each(|key| set(key, 0));
+        let (done, compacted) = (AtomicBool::new(false), AtomicU64::new(0));
+        let read_all = || {
+            let mut values = Vec::new();
+            let ranges = store.get_many(&staying, &mut values).unwrap();
+            let value = |range: Option<_>| number(&values[range.expect("is stored")]);
+            ranges.into_iter().map(value).collect::<Vec<_>>()
+        };
+        let read_each = || staying.iter().map(|key| number(&store.get(key).unwrap().expect("is stored"))).collect();
+        let watch = |read: &dyn Fn() -> Vec<u64>| {
+            let mut last = vec![0; staying.len()];
+            while !done.load(Relaxed) {
+                let now = read();
+                assert!(now.iter().zip(&last).all(|(now, last)| now >= last), "{now:?} after {last:?}");
+                last = now;
+            }
+        };
+        std::thread::scope(|scope| {
+            // Hides the others now and then.
+            let writer = scope.spawn(|| {
+                for n in 0..20_000 {
+                    let [staying, passing] = &pairs[n % pairs.len()];
+                    set(passing, 0);
+                    if n % 50 == 0 {
+                        set(staying, n as u64);
+                    }
+                    if n % 3 > 0 {
+                        assert!(store.del(passing).unwrap());
+                    }
+                }
+            });
+            scope.spawn(|| watch(&read_all));
+            scope.spawn(|| watch(&read_each));
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    store.compact().unwrap();
+                    compacted.fetch_add(1, Relaxed);
+                }
+            });
+            let ended = writer.join();
+            done.store(true, Relaxed);
+            ended.unwrap();
+        });
+        let compacted = compacted.into_inner();
+        assert!(compacted > 10, "only {compacted} compactions");
+        assert_eq!(read_all(), read_each());
+    }
+}
