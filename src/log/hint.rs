@@ -24,8 +24,6 @@ const MAGIC: [u8; 8] = *b"kvhint1\n";
 const HEADER_LEN: usize = 64;
 const ENTRY_LEN: usize = 32;
 const TOMBSTONE: u64 = 1 << 63;
-/// Hints of smaller segments are not synced: to lose one costs less than the sync.
-const SYNC_FROM: u64 = 1 << 20;
 /// Entries read or written at once.
 const BLOCK: usize = 2048;
 
@@ -92,7 +90,9 @@ pub(crate) fn offset_of(number: u64) -> u64 {
     number.saturating_mul(ENTRY_LEN as u64).saturating_add(HEADER_LEN as u64)
 }
 
-/// Writes the hint of the first `covered` bytes of a segment. `entries` are sorted.
+/// Writes the hint of the first `covered` bytes of a segment. `entries` are sorted. It is not synced: to lose it in a power
+/// cut costs the next open a scan of that segment, and while much is overwritten most hints go before the system has brought
+/// them to the disk.
 pub(crate) fn write<'a>(
     storage: &dyn Storage,
     (id, identity): (u64, u64),
@@ -119,8 +119,7 @@ pub(crate) fn write<'a>(
     }
     crc = crc32c::crc32c_append(crc, &block);
     block.extend(crc.to_le_bytes());
-    write_all_at(&*file, &block, at)?;
-    if covered < SYNC_FROM { Ok(()) } else { file.sync() }
+    write_all_at(&*file, &block, at)
 }
 
 /// Sorts what has a hint entry by its hash, then its timestamp.
