@@ -38,7 +38,8 @@ pub struct Store {
 
 /// What the parts of a store share.
 ///
-/// Locks are taken in this order: maintenance, commit, append, segment table, shard, overwrites on trust.
+/// Locks are taken in this order: maintenance, commit, append, segment table, shard, overwrites on trust. Proving those takes
+/// the last two the other way round, and says why it may.
 pub(crate) struct Engine {
     pub storage: Arc<dyn Storage>,
     pub options: Options,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::engine::{Engine, Store};
 use crate::error::{Code, Error, Result};
-use crate::index::{KeyHash, Overwrite, Position, Segments, hidden, shards_in_order, sort_hashes};
+use crate::index::{KeyHash, Overwrite, Position, Segments, shards_in_order, sort_hashes};
 use crate::log::record::CRC_LEN;
 use crate::log::segment::Segment;
 use crate::read::{ValueBuf, unreadable};
@@ -99,8 +99,7 @@ impl Engine {
             let place = |position: Position| Ok((position, table.get(position.slot())?));
             let mut entry = self.find_among(candidates.iter().map(|c| place(c.position)), key, hash)?;
             if entry.is_none() {
-                let places = hidden(&found.overwrites, hash).map(place);
-                entry = self.find_among(places, key, hash)?.filter(|entry| entry.len > 0);
+                entry = self.find_hidden(&found.overwrites, table, key, hash)?;
             }
             let Some(entry) = entry else { continue };
             let segment = table.get(entry.position.slot())?;

@@ -6,7 +6,7 @@ use std::sync::{Arc, RwLockReadGuard};
 use crate::MAX_KEY_LEN;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
-use crate::index::{KeyHash, Position, Shard, hidden};
+use crate::index::{KeyHash, Overwrite, Position, Segments, Shard, hidden};
 use crate::log::record::{self, CRC_LEN, Head, Kind, PREFIX_LEN, Prefix};
 use crate::log::segment::{Segment, SegmentIo};
 
@@ -105,7 +105,8 @@ impl Engine {
         hash: KeyHash,
         out: &mut B,
     ) -> Result<Option<usize>> {
-        let Some(Entry { position, len, .. }) = self.find_hidden(&shard, key, hash)? else { return Ok(None) };
+        let found = self.find_hidden(&self.index.trust.list(), shard.segments(), key, hash)?;
+        let Some(Entry { position, len, .. }) = found else { return Ok(None) };
         let (segment, offset) = (Arc::clone(shard.segment(position)?), position.offset());
         drop(shard);
         let frame = segment.mapped(offset, len).unwrap_or_default();
@@ -143,17 +144,29 @@ impl Engine {
         let mut other = false;
         let candidates = shard.candidates(hash).inspect(|_| other = true);
         let found = self.find_among(candidates.map(|position| Ok((position, shard.segment(position)?))), key, hash)?;
-        if found.is_none() && other { self.find_hidden(shard, key, hash) } else { Ok(found) }
+        if found.is_some() || !other {
+            return Ok(found);
+        }
+        self.find_hidden(&self.index.trust.list(), shard.segments(), key, hash)
     }
 
-    /// As `find`, of a key for which the index has the record of another.
+    /// As `find`, of a key for which the index has the record of another, among what was on trust then.
     #[cold]
-    fn find_hidden(&self, shard: &Shard, key: &[u8], hash: KeyHash) -> Result<Option<Entry>> {
-        let overwrites = self.index.trust.list();
-        let places = hidden(&overwrites, hash).map(|position| Ok((position, shard.segment(position)?)));
-        // One that is damaged is none: as soon as it is to be proven, it is given up.
-        let found = self.find_among(places, key, hash)?.filter(|entry| entry.len > 0);
-        Ok(found.map(|entry| Entry { hidden: true, ..entry }))
+    pub(crate) fn find_hidden(
+        &self,
+        overwrites: &[Overwrite],
+        segments: &Segments,
+        key: &[u8],
+        hash: KeyHash,
+    ) -> Result<Option<Entry>> {
+        for position in hidden(overwrites, hash) {
+            let place = Ok((position, segments.get(position.slot())?));
+            if let Some(entry) = self.find_among(std::iter::once(place), key, hash)? {
+                // One that is damaged is given up as soon as it is to be proven, and with it what it may have replaced.
+                return Ok((entry.len > 0).then_some(Entry { hidden: true, ..entry }));
+            }
+        }
+        Ok(None)
     }
 
     /// Which of the candidates is the key's entry; one of length 0 if the record that may be the key's is damaged.

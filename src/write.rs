@@ -167,8 +167,8 @@ impl Engine {
 
     /// Writes a record at once: the lines of the index that it takes are on their way while it is copied to the log, and what
     /// is there is found out last, under the append lock. `None`, and no record has been written, if it has to be done with
-    /// more care: if an older one may have to be waited for, if something else is writing while a key is to be deleted, or if
-    /// writers are to wait.
+    /// more care: if an older one may have to be waited for or is hidden, if another thread is writing, if the record is large
+    /// or goes to the log by system calls, or if writers are to wait.
     fn write_at_once(&self, key: &[u8], value: Option<&[u8]>, hash: KeyHash) -> Result<Option<(Outcome, Written)>> {
         let len = record_len(key.len(), value.map(<[u8]>::len));
         let fresh = value.is_some() && self.expects_fresh();
@@ -268,8 +268,12 @@ impl Engine {
         condition: Condition<'_>,
     ) -> Result<(Outcome, Written)> {
         let simple = value.is_some() && matches!(condition, Condition::None);
-        let mut appender = if simple { self.trusting_appender()? } else { self.appender()? };
+        let mut appender = self.trusting_appender()?;
         let backlog = appender.backlog();
+        // Whoever reads by system calls does not know of what is hidden.
+        if !simple || !appender.stores_to_map() {
+            self.prove(&mut appender)?;
+        }
         let holds = match condition {
             Condition::None => true,
             Condition::Absent => !self.exists(key)?,

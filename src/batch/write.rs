@@ -208,13 +208,13 @@ impl Engine {
         Ok(true)
     }
 
-    /// Looks those keys up once more whose shard has changed since. Under the append lock.
+    /// Looks those keys up once more whose shard has changed since, or whose record was hidden. Under the append lock.
     fn locate_again(&self, batch: &Batch, targets: &mut [Target]) -> Result<()> {
         for run in targets.chunk_by_mut(same_shard) {
             let version = self.index.read(run[0].hash)?.version();
             for target in run {
                 target.new = None;
-                if target.version != version {
+                if target.version != version || target.old.is_some_and(|old| old.hidden) {
                     (target.version, target.old) = self.locate(target.key(batch), target.hash)?;
                 }
             }

@@ -6,7 +6,8 @@
 //!
 //! Should the older record be another key's after all, it must not be lost meanwhile. A look-up of that key finds the entry
 //! that replaced it, sees that this is not its key's, and goes on to the older positions that are hidden here. So there must
-//! be an entry with these bits as long as something is hidden: whoever removes entries has everything proven first.
+//! be an entry with these bits as long as something is hidden, of a record that is read through a map: whoever removes
+//! entries, or writes by system calls, has everything proven first.
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
