@@ -291,7 +291,7 @@ impl Maintainer {
             engine.trusting_appender()?.rotate()?;
             return Ok(true);
         }
-        Ok(false)
+        Ok(budget >= SLICE && engine.make_missing_hint())
     }
 
     /// Syncs what is due, and seals the segments that are complete.

@@ -66,6 +66,15 @@ impl Engine {
         Ok(())
     }
 
+    /// Tries to make a hint that a power cut has taken, once for each segment. False if none is missing.
+    pub(crate) fn make_missing_hint(&self) -> bool {
+        let live = self.index.segments();
+        let mut without = live.iter().filter(|s| s.state() == State::Sealed && !s.hinted() && !s.quarantined());
+        let Some(segment) = without.find(|segment| segment.try_hint()) else { return false };
+        self.make_hint(segment);
+        true
+    }
+
     /// Makes the segment's hint by reading the segment.
     fn make_hint(&self, segment: &Segment) {
         match self.scan_complete(segment) {

@@ -71,6 +71,26 @@ fn closing_makes_a_hint_of_what_manifest_knows_already() {
     assert!(info.clean && info.scanned_records == 0, "{info:?}");
 }
 
+/// Hints are not synced. Those that a power cut takes are made again before the store is closed, which it may never be.
+#[test]
+fn hints_that_are_missing_are_made_in_the_background() {
+    let sim = SimStorage::new(1, PageMode::Page);
+    let store = open(&sim);
+    (0..100u8).for_each(|n| store.set(&[n], &[n; 300]).unwrap());
+    store.close().unwrap();
+    let hints = || sim.list().unwrap().into_iter().filter(|name| name.ends_with(".hint")).collect::<Vec<_>>();
+    let made = hints();
+    assert!(made.len() > 5, "{made:?}");
+    // The last one is of the active segment.
+    made[..made.len() - 1].iter().for_each(|name| sim.remove(name).unwrap());
+    let store = open(&sim);
+    assert!(store.recovery_info().scanned_records > 50);
+    while store.maintain(1 << 20).unwrap() {}
+    assert_eq!(hints(), made);
+    assert_eq!(open(&sim.deep_copy()).recovery_info().scanned_records, 0);
+    store.close().unwrap();
+}
+
 /// The rename that made the inputs of a compaction superfluous is durable only once the directory is synced. Whoever
 /// finds them after a kill must not unlink them before.
 #[test]

@@ -54,6 +54,8 @@ pub(crate) struct Segment {
     in_compaction: AtomicBool,
     /// There is a hint that covers so many bytes of it.
     hinted: AtomicU64,
+    /// It was tried to make one that was missing.
+    hint_tried: AtomicBool,
     /// So many bytes are known to be synced; 0 means that not even the file's name is.
     synced: AtomicU64,
     /// So many bytes are on their way to the disk.
@@ -80,6 +82,7 @@ impl Segment {
             quarantined: AtomicBool::new(false),
             in_compaction: AtomicBool::new(false),
             hinted: AtomicU64::new(0),
+            hint_tried: AtomicBool::new(false),
             synced: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             listed: AtomicU64::new(0),
@@ -189,6 +192,11 @@ impl Segment {
 
     pub(crate) fn set_hinted(&self, hinted: bool) {
         self.hinted.store(if hinted { self.len() } else { 0 }, Relaxed);
+    }
+
+    /// Whether this is the first try to make a missing hint.
+    pub(crate) fn try_hint(&self) -> bool {
+        !self.hint_tried.swap(true, Relaxed)
     }
 
     /// So many bytes are on their way to the disk, or there.
