@@ -107,7 +107,7 @@ pub(crate) mod tests {
     use crate::error::Code;
     use crate::log::record::KEY_AT;
     use crate::model_tests::Rng;
-    use crate::storage::sim::{PageMode, SimStorage};
+    use crate::storage::sim::{Calls, FaultPlan, PageMode, SimStorage};
     use crate::{Batch, IterOptions, Options, Store};
 
     /// Pairs of keys that the index cannot tell apart.
@@ -223,6 +223,49 @@ pub(crate) mod tests {
         assert_eq!(store.get(&a).unwrap().unwrap(), b"new");
         assert_eq!(store.get(&b).unwrap().unwrap(), b"hides it");
         assert_eq!(store.stats().keys, 22);
+    }
+
+    #[test]
+    fn a_hidden_key_is_found_where_a_segment_is_read_by_calls() {
+        let disk = SimStorage::new(7, PageMode::Page);
+        let options = Options { background: false, ..Options::default() };
+        let store = Store::open_on(Arc::new(disk.clone()), &options).unwrap();
+        let [a, b] = colliding_keys(&store)[0];
+        store.engine.warm.store(true, Relaxed);
+        store.set(&a, b"value").unwrap();
+        store.set(&b, b"hides it").unwrap();
+        assert_eq!(store.engine.trusting_appender().unwrap().on_trust, 1);
+        store.engine.trusting_appender().unwrap().rotate().unwrap();
+        disk.fail(FaultPlan { at: 0, errno: libc::ENOMEM, persistent: true, calls: Calls::MAP });
+        // Or else it would have everything proven.
+        let maintenance_waits = store.engine.maintenance.lock();
+        store.set(&b, b"by calls").unwrap();
+        assert!(!store.engine.trusting_appender().unwrap().stores_to_map());
+        assert_eq!(store.get(&a).unwrap().unwrap(), b"value");
+        assert_eq!(store.get(&b).unwrap().unwrap(), b"by calls");
+        drop(maintenance_waits);
+    }
+
+    #[test]
+    fn a_batch_believes_in_no_hidden_record_that_has_been_given_up() {
+        let store = store(7);
+        let [a, b] = colliding_keys(&store)[0];
+        store.engine.warm.store(true, Relaxed);
+        store.set(&a, b"value").unwrap();
+        let damaged = store.stats().log_bytes + KEY_AT as u64;
+        store.set(&b, b"hides it").unwrap();
+        let file = store.engine.appender.lock().unwrap().active().unwrap().file.clone();
+        file.write_at(b"XX", damaged).unwrap();
+        // Not at once: then the damaged record is taken for the key's, and nothing is proven.
+        store.engine.warm.store(false, Relaxed);
+        store.set(&b, b"hides it, too").unwrap();
+        assert_eq!(store.engine.trusting_appender().unwrap().on_trust, 1);
+        let mut batch = Batch::new();
+        batch.set(&a, b"new").unwrap();
+        assert!(store.write(&batch).unwrap());
+        assert_eq!(store.get(&a).unwrap().unwrap(), b"new");
+        assert_eq!(store.get(&b).unwrap().unwrap(), b"hides it, too");
+        assert_eq!(store.stats().keys, 2);
     }
 
     #[test]
