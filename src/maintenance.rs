@@ -247,7 +247,7 @@ fn background_turn(engine: &Engine, goal: Goal) -> Result<()> {
             // Whoever demands a compaction does it himself, and wants to see how it goes on.
             return maintainer.sync_and_seal(engine);
         }
-        if !maintainer.step(engine, SLICE, goal)? {
+        if !maintainer.step(engine, SLICE, goal)? && !engine.make_missing_hint() {
             break;
         }
     }
@@ -291,7 +291,7 @@ impl Maintainer {
             engine.trusting_appender()?.rotate()?;
             return Ok(true);
         }
-        Ok(budget >= SLICE && engine.make_missing_hint())
+        Ok(false)
     }
 
     /// Syncs what is due, and seals the segments that are complete.
@@ -406,6 +406,6 @@ impl Engine {
     /// See [`crate::Store::maintain`].
     pub(crate) fn maintain(&self, budget: u64) -> Result<bool> {
         let mut maintainer = self.maintenance.lock();
-        maintainer.step(self, budget.max(1), Goal::Automatic)
+        Ok(maintainer.step(self, budget.max(1), Goal::Automatic)? || budget >= SLICE && self.make_missing_hint())
     }
 }

@@ -125,6 +125,16 @@ pub(crate) mod tests {
         Store::open_on(Arc::new(SimStorage::new(seed, PageMode::Page)), &options).unwrap()
     }
 
+    /// Has one key that looks like another hide that. Returns both, the hidden one first.
+    fn hide(store: &Store) -> [[u8; 8]; 2] {
+        let [hidden, hiding] = colliding_keys(store)[0];
+        store.engine.warm.store(true, Relaxed);
+        store.set(&hidden, b"value").unwrap();
+        store.set(&hiding, b"hides it").unwrap();
+        assert_eq!(store.engine.trusting_appender().unwrap().on_trust, 1);
+        [hidden, hiding]
+    }
+
     type Model = BTreeMap<[u8; 8], Vec<u8>>;
 
     fn check(store: &Store, keys: &[[u8; 8]], model: &Model, how: u64) {
@@ -211,11 +221,7 @@ pub(crate) mod tests {
     #[test]
     fn a_hidden_key_can_be_set_when_trust_has_ended() {
         let store = store(7);
-        let [a, b] = colliding_keys(&store)[0];
-        store.engine.warm.store(true, Relaxed);
-        store.set(&a, b"old").unwrap();
-        store.set(&b, b"hides it").unwrap();
-        assert_eq!(store.engine.trusting_appender().unwrap().on_trust, 1);
+        let [a, b] = hide(&store);
         (0..20u8).for_each(|n| store.set(&[n], b"").unwrap());
         assert!(store.engine.expects_fresh());
         store.engine.warm.store(false, Relaxed);
@@ -227,23 +233,24 @@ pub(crate) mod tests {
 
     #[test]
     fn a_hidden_key_is_found_where_a_segment_is_read_by_calls() {
-        let disk = SimStorage::new(7, PageMode::Page);
-        let options = Options { background: false, ..Options::default() };
-        let store = Store::open_on(Arc::new(disk.clone()), &options).unwrap();
-        let [a, b] = colliding_keys(&store)[0];
-        store.engine.warm.store(true, Relaxed);
-        store.set(&a, b"value").unwrap();
-        store.set(&b, b"hides it").unwrap();
-        assert_eq!(store.engine.trusting_appender().unwrap().on_trust, 1);
-        store.engine.trusting_appender().unwrap().rotate().unwrap();
-        disk.fail(FaultPlan { at: 0, errno: libc::ENOMEM, persistent: true, calls: Calls::MAP });
-        // Or else it would have everything proven.
-        let maintenance_waits = store.engine.maintenance.lock();
-        store.set(&b, b"by calls").unwrap();
-        assert!(!store.engine.trusting_appender().unwrap().stores_to_map());
-        assert_eq!(store.get(&a).unwrap().unwrap(), b"value");
-        assert_eq!(store.get(&b).unwrap().unwrap(), b"by calls");
-        drop(maintenance_waits);
+        for rotated_before in [true, false] {
+            let disk = SimStorage::new(7, PageMode::Page);
+            let options = Options { background: false, segment_size: 8 << 10, ..Options::default() };
+            let store = Store::open_on(Arc::new(disk.clone()), &options).unwrap();
+            let [a, b] = hide(&store);
+            if rotated_before {
+                store.engine.trusting_appender().unwrap().rotate().unwrap();
+            }
+            disk.fail(FaultPlan { at: 0, errno: libc::ENOMEM, persistent: true, calls: Calls::MAP });
+            // Or else it would have everything proven.
+            let maintenance_waits = store.engine.maintenance.lock();
+            // Too large for the segment that there may be.
+            store.set(&b, &[1; 8000]).unwrap();
+            assert!(!store.engine.trusting_appender().unwrap().stores_to_map());
+            assert_eq!(store.get(&a).unwrap().unwrap(), b"value");
+            assert_eq!(store.get(&b).unwrap().unwrap(), [1; 8000]);
+            drop(maintenance_waits);
+        }
     }
 
     #[test]
@@ -271,12 +278,8 @@ pub(crate) mod tests {
     #[test]
     fn a_hidden_key_outlives_what_hides_it() {
         let store = store(7);
-        let [a, b] = colliding_keys(&store)[0];
         for warm in [true, false] {
-            store.engine.warm.store(true, Relaxed);
-            store.set(&a, b"value").unwrap();
-            store.set(&b, b"hides it").unwrap();
-            assert_eq!(store.engine.trusting_appender().unwrap().on_trust, 1);
+            let [a, b] = hide(&store);
             store.engine.warm.store(warm, Relaxed);
             assert!(store.del(&b).unwrap());
             assert_eq!(store.get(&a).unwrap().unwrap(), b"value");

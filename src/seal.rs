@@ -66,7 +66,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Tries to make a hint that a power cut has taken, once for each segment. False if none is missing.
+    /// Tries to make a hint that a power cut has taken, once for each segment. False if none is missing. Only when nothing
+    /// else is due: nobody waits for it, and it takes room on the disk.
     pub(crate) fn make_missing_hint(&self) -> bool {
         let live = self.index.segments();
         let mut without = live.iter().filter(|s| s.state() == State::Sealed && !s.hinted() && !s.quarantined());

@@ -268,12 +268,8 @@ impl Engine {
         condition: Condition<'_>,
     ) -> Result<(Outcome, Written)> {
         let simple = value.is_some() && matches!(condition, Condition::None);
-        let mut appender = self.trusting_appender()?;
+        let mut appender = if simple { self.trusting_appender()? } else { self.appender()? };
         let backlog = appender.backlog();
-        // Whoever reads by system calls does not know of what is hidden.
-        if !simple || !appender.stores_to_map() {
-            self.prove(&mut appender)?;
-        }
         let holds = match condition {
             Condition::None => true,
             Condition::Absent => !self.exists(key)?,
@@ -347,6 +343,10 @@ impl Engine {
         let len = record_len(key.len(), value.map(<[u8]>::len));
         let entry = DataFileEntry { timestamp: appender.next_timestamp()?, key, value };
         appender.prepare(len, value.is_none(), &self.index)?;
+        if !appender.stores_to_map() {
+            // Whoever reads by system calls does not know of what is hidden.
+            self.prove(appender)?;
+        }
         let mut shard = self.index.write(hash)?;
         let mut old = if shard.version() == version { found } else { self.find(&shard, key, hash)? };
         if old.is_some_and(|old| old.hidden) {
