@@ -2,101 +2,26 @@
 //!
 //! Everything here happens under the append lock, so all writers agree on one order.
 
+mod active;
+mod factory;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use crate::error::{Code, Error, Result};
 use crate::index::{Index, Position};
-use crate::log::header::{HEADER_LEN, Header, LogEnd, Role};
+use crate::log::header::{HEADER_LEN, LogEnd, Role};
 use crate::log::record::{self, DataFileEntry, MARK_LEN};
-use crate::log::segment::{FileCache, Segment, SegmentIo, State, file_name};
-use crate::reserve::Reserve;
-use crate::storage::{File, Map, Storage, write_all_at, write_zeros_at};
+use crate::log::segment::{Segment, SegmentIo, State, file_name};
+use crate::storage::{File, write_all_at};
+use active::{Active, LARGE_FRAME, MIN_GROWTH};
+pub(crate) use factory::{OpenSegment, SegmentFactory};
 
-/// The active segment grows by as much as it has, within these bounds.
-const MIN_GROWTH: u64 = 64 << 10;
-const MAX_GROWTH: u64 = 16 << 20;
 /// This fraction of a segment is for tombstones alone, so that deleting works on a full disk.
 const HEADROOM_FRACTION: u64 = 64;
 /// A log that has grown to this keeps a reserve.
 const RESERVE_FROM: u64 = 1 << 20;
-/// Pages are made ahead of the appends, up to the next multiple of this.
-const POPULATE: u64 = 256 << 10;
-/// So many bytes after a sync, records are stored through the map again, where few were appended between two of them.
-const STORE_AFTER: u64 = POPULATE;
-/// Frames from this length on are written by system calls: those make the pages and fill them at once. Of a single record the
-/// value goes straight from the caller's memory.
-const LARGE_FRAME: u64 = 32 << 10;
 /// A larger buffer is not kept for the next batch. Batches over this are stored through the map after all.
 const MOST_SCRATCH: usize = 4 << 20;
-
-/// What making and opening segments takes.
-pub(crate) struct SegmentFactory {
-    pub storage: Arc<dyn Storage>,
-    pub cache: Arc<FileCache>,
-    pub mapped: bool,
-    /// The file system turned out not to reserve blocks, whatever it is called.
-    pub cannot_reserve: AtomicBool,
-    pub segment_size: u64,
-    pub next_id: AtomicU64,
-    pub reserve: Reserve,
-}
-
-impl SegmentFactory {
-    /// Reserves blocks where the file system can; elsewhere the write itself will tell that the disk is full, and then
-    /// it must not be a store to a map.
-    pub(crate) fn reserve_blocks(&self, file: &dyn File, len: u64) -> std::io::Result<()> {
-        match file.allocate(len) {
-            Err(e) if e.kind() == std::io::ErrorKind::Unsupported => {
-                self.cannot_reserve.store(true, Relaxed);
-                Ok(())
-            }
-            other => other,
-        }
-    }
-
-    /// How a file of the log is to be read: mapped if that is wanted and possible.
-    pub(crate) fn io(&self, file: &dyn File, len: u64, write: bool) -> SegmentIo {
-        let wanted = self.mapped && !(write && self.cannot_reserve.load(Relaxed));
-        let map = if wanted { usize::try_from(len).ok().and_then(|len| file.map(len, write).ok()) } else { None };
-        match map {
-            Some(map) => SegmentIo::Mapped(map),
-            None => SegmentIo::Calls(Arc::clone(&self.cache)),
-        }
-    }
-
-    /// A header for a new segment.
-    pub(crate) fn new_header(&self, role: Role, predecessor: LogEnd) -> Result<Header> {
-        let identity = self.storage.random().map_err(|e| Error::os("get random bytes", &e))?;
-        Ok(Header { id: self.next_id.fetch_add(1, Relaxed), identity, role, predecessor })
-    }
-}
-
-/// A segment that still has a descriptor.
-#[derive(Clone)]
-pub(crate) struct OpenSegment {
-    pub segment: Arc<Segment>,
-    pub file: Arc<dyn File>,
-}
-
-/// The segment that takes the appends.
-struct Active {
-    open: OpenSegment,
-    slot: u32,
-    /// Where the next frame goes.
-    end: u64,
-    /// Blocks are reserved up to here.
-    allocated: u64,
-    /// The segment never grows beyond this.
-    capacity: u64,
-    populated: u64,
-    /// The end of the last sync mark.
-    marked: Option<u64>,
-    /// How much had been appended between that and the one before; `u64::MAX` if there was none.
-    sync_distance: u64,
-    /// A failed write may have left bytes behind the end.
-    untidy: bool,
-}
 
 /// The end of the log.
 pub(crate) struct Appender {
@@ -354,93 +279,6 @@ impl Appender {
         if let Some(active) = self.active.take() {
             active.open.segment.set_state(State::Rotated);
             self.rotated.push(active.open);
-        }
-        Ok(())
-    }
-}
-
-impl Active {
-    fn new(open: OpenSegment, slot: u32, end: u64, capacity: u64) -> Active {
-        let (allocated, populated) = (end, end);
-        Active { open, slot, end, allocated, capacity, populated, marked: None, sync_distance: u64::MAX, untidy: false }
-    }
-
-    /// The map, if records are to be stored through it. While they are synced every few, they are written by system calls
-    /// instead: a store to a map makes a whole folio of the page cache dirty, which the next sync would then have to write.
-    fn map_to_store_to(&self) -> Option<&Map> {
-        let synced_lately = self.marked.is_some_and(|marked| self.end - marked < STORE_AFTER);
-        match self.open.segment.io() {
-            SegmentIo::Mapped(map) if !(self.sync_distance < STORE_AFTER && synced_lately) => Some(map),
-            _ => None,
-        }
-    }
-
-    fn advance(&mut self, len: u64) {
-        self.end += len;
-        self.open.segment.publish_len(self.end);
-    }
-
-    /// Has the pages up to `end` at hand, and some ahead.
-    #[inline]
-    fn populate(&mut self, end: u64) {
-        if end > self.populated {
-            self.populate_ahead(end);
-        }
-    }
-
-    #[cold]
-    fn populate_ahead(&mut self, end: u64) {
-        let to = end.next_multiple_of(POPULATE).min(self.allocated).max(end);
-        let from = self.populated.max(self.end);
-        let map = self.map_to_store_to();
-        // Where files are mapped to be written, blocks are really reserved: elsewhere the zeros might take room of their own.
-        let synced_often = self.sync_distance < LARGE_FRAME && matches!(self.open.segment.io(), SegmentIo::Mapped(_));
-        if map.is_some() || synced_often {
-            // Writing makes many pages of the page cache at once. To have them made one by one, as they are first stored to,
-            // was measured to take three times as long; should writing fail, that is what happens. Where records are synced
-            // every few, the file system notes once for all these blocks that they are in use now, not with every page that a
-            // sync comes to: that takes another write to the disk.
-            let _ = write_zeros_at(&*self.open.file, from, to - from);
-            map.inspect(|map| map.populate(from as usize, (to - from) as usize));
-            self.populated = to;
-        }
-    }
-
-    /// Cuts away what a failed write left: it must never be taken for a record.
-    fn tidy(&mut self) -> Result<()> {
-        if self.untidy {
-            let cut = self.open.file.set_len(self.end);
-            cut.map_err(|e| Error::os(format_args!("truncate {}", self.open.segment.name()), &e))?;
-            self.allocated = self.end;
-            self.populated = self.end;
-            self.untidy = false;
-        }
-        Ok(())
-    }
-
-    /// Up to where blocks must be reserved for `len` more bytes, and `headroom` behind them as far as there is room.
-    fn wanted(&self, len: u64, headroom: u64) -> u64 {
-        let least = self.end + len;
-        (least + headroom).min(self.capacity.max(least))
-    }
-
-    /// Reserves blocks for `len` more bytes and `headroom` behind them.
-    fn allocate(&mut self, len: u64, headroom: u64, factory: &SegmentFactory) -> Result<()> {
-        let (least, wanted) = (self.end + len, self.wanted(len, headroom));
-        let growth = self.allocated.clamp(MIN_GROWTH, MAX_GROWTH);
-        let mut generous = (self.allocated + growth).max(wanted);
-        if generous > POPULATE {
-            generous = generous.next_multiple_of(POPULATE);
-        }
-        let generous = generous.min(self.capacity.max(wanted));
-        let reserved = match factory.reserve_blocks(&*self.open.file, generous) {
-            Ok(()) => Ok(generous),
-            Err(_) => factory.reserve_blocks(&*self.open.file, wanted).map(|()| wanted),
-        };
-        match reserved {
-            Ok(allocated) => self.allocated = allocated,
-            Err(_) if headroom == 0 && least <= self.allocated => {}
-            Err(e) => return Err(Error::os(format_args!("extend {}", self.open.segment.name()), &e)),
         }
         Ok(())
     }
