@@ -140,7 +140,7 @@ impl Engine {
             let _ = maintainer.sync_and_seal(self);
         }
         let (last_timestamp, next_id, mut parts) = {
-            let appender = self.trusting_appender()?;
+            let appender = self.appender()?;
             let part = |segment: &Arc<Segment>| Part {
                 segment: Arc::clone(segment),
                 entry: manifest_entry(segment),

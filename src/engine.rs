@@ -38,15 +38,14 @@ pub struct Store {
 
 /// What the parts of a store share.
 ///
-/// Locks are taken in this order: maintenance, commit, append, segment table, shard, overwrites on trust. Proving those takes
-/// the last two the other way round, and says why it may.
+/// Locks are taken in this order: maintenance, commit, append, segment table, shard.
 pub(crate) struct Engine {
     pub storage: Arc<dyn Storage>,
     pub options: Options,
     pub factory: Arc<SegmentFactory>,
     pub index: Index,
     pub hash_seed: [u64; 2],
-    /// The append lock. Whoever changes an entry of the index holds it.
+    /// The append lock. Whoever changes an entry of the index holds it, unless he gives one back that was replaced on trust.
     pub appender: Mutex<Appender>,
     /// How many of the last sets in a row stored a new key, up to what matters.
     pub fresh: AtomicU32,
@@ -258,14 +257,14 @@ impl Engine {
 
     /// Takes the append lock, and has all overwrites proven that are on trust: while it is held, the index has an entry for
     /// each key that is stored, and all garbage is counted.
-    pub(crate) fn appender(&self) -> Result<MutexGuard<'_, Appender>> {
-        let mut appender = self.trusting_appender()?;
-        self.prove(&mut appender)?;
+    pub(crate) fn proving_appender(&self) -> Result<MutexGuard<'_, Appender>> {
+        let appender = self.appender()?;
+        self.index.on_trust().try_for_each(|shard| self.prove(&mut *shard?))?;
         Ok(appender)
     }
 
-    /// Takes the append lock, whatever is on trust.
-    pub(crate) fn trusting_appender(&self) -> Result<MutexGuard<'_, Appender>> {
+    /// Takes the append lock.
+    pub(crate) fn appender(&self) -> Result<MutexGuard<'_, Appender>> {
         // Nearly always it is held for less time than it takes to fall asleep and to be woken.
         for _ in 0..SPINS {
             if let Ok(appender) = self.appender.try_lock() {
@@ -283,7 +282,7 @@ impl Engine {
         let mut staying: Vec<_>;
         let manifest = {
             // No segment is added meanwhile: each is either listed, or its id is not below `next_id`.
-            let appender = self.trusting_appender()?;
+            let appender = self.appender()?;
             staying = self.index.segments().iter().cloned().collect();
             staying.retain(|s| !without.iter().any(|w| Arc::ptr_eq(w, s)));
             staying.sort_by_key(|s| s.id());
@@ -343,7 +342,7 @@ impl Engine {
 
     pub(crate) fn stats(&self) -> Stats {
         // Should that fail, some garbage is not counted yet.
-        drop(self.appender());
+        drop(self.proving_appender());
         let (keys, index_bytes) = self.index.usage();
         let mut stats = Stats { keys, index_bytes, mapped: self.factory.mapped, ..Stats::default() };
         for segment in self.index.segments().iter() {

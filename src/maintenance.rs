@@ -52,6 +52,9 @@ pub(crate) struct Maintenance {
     brake: AtomicBool,
     /// How many callers want the background thread to stand back.
     demands: AtomicU32,
+    /// Bytes of records that later ones have made garbage since open, and how many of them a writer has seen.
+    garbage: AtomicU64,
+    noticed: AtomicU64,
     pub pinned_bytes: AtomicU64,
     /// What compaction has written to an output that is not a segment of the log yet.
     output_bytes: AtomicU64,
@@ -142,20 +145,27 @@ impl Maintenance {
         }
     }
 
+    /// Counts garbage. The next write makes it known.
+    #[inline]
+    pub(crate) fn note_garbage(&self, bytes: u64) {
+        self.garbage.fetch_add(bytes, Relaxed);
+    }
+
     /// Has the work done that a write leaves to do.
     #[inline]
     pub(crate) fn after_write(&self, engine: &Engine, written: &Written) {
-        let look = written.garbage_before / LOOK_EVERY != written.garbage / LOOK_EVERY;
+        let look = self.noticed.load(Relaxed) / LOOK_EVERY != self.garbage.load(Relaxed) / LOOK_EVERY;
         if look || written.backlog != written.backlog_before || !engine.options.background {
-            self.look_after(engine, written, look);
+            self.look_after(engine, written);
         }
     }
 
-    fn look_after(&self, engine: &Engine, written: &Written, look: bool) {
+    fn look_after(&self, engine: &Engine, written: &Written) {
+        let garbage = self.garbage.load(Relaxed);
+        let before = self.noticed.fetch_max(garbage, Relaxed).min(garbage);
         if engine.options.background {
             // The thread may be busy with a long sync: the writers notice themselves that it falls behind.
-            let garbage = written.garbage_before / BRAKE_EVERY != written.garbage / BRAKE_EVERY;
-            if garbage && engine.log_over_limit() || written.backlog >= BACKLOG {
+            if before / BRAKE_EVERY != garbage / BRAKE_EVERY && engine.log_over_limit() || written.backlog >= BACKLOG {
                 self.brake.store(true, Relaxed);
             }
             self.wake();
@@ -165,11 +175,13 @@ impl Maintenance {
             }
             return;
         }
-        let due = look || written.backlog > 0 || engine.options.sync == SyncLevel::Interval;
+        let due = before / LOOK_EVERY != garbage / LOOK_EVERY
+            || written.backlog > 0
+            || engine.options.sync == SyncLevel::Interval;
         let Some(mut maintainer) = self.try_lock() else { return };
         if due || maintainer.unfinished {
             // A failure of this work is not one of the write, which has succeeded: it will be tried again.
-            let budget = 4 * (written.garbage - written.garbage_before) + LEAST_SLICE;
+            let budget = 4 * (garbage - before) + LEAST_SLICE;
             let more = maintainer.step(engine, budget, Goal::Automatic);
             maintainer.unfinished = matches!(more, Ok(true));
         }
@@ -277,7 +289,7 @@ impl Maintainer {
     fn step_without_brake(&mut self, engine: &Engine, budget: u64, goal: Goal) -> Result<bool> {
         self.sync_and_seal(engine)?;
         // So that all garbage is counted.
-        drop(engine.appender()?);
+        drop(engine.proving_appender()?);
         if self.job.is_some() {
             engine.start_sync()?;
             return self.step_job(engine, budget).map(|()| true);
@@ -288,7 +300,7 @@ impl Maintainer {
             return Ok(true);
         }
         if !matches!(goal, Goal::Everything(_)) && engine.active_is_mostly_garbage() {
-            engine.trusting_appender()?.rotate()?;
+            engine.appender()?.rotate()?;
             return Ok(true);
         }
         Ok(false)
@@ -300,7 +312,7 @@ impl Maintainer {
             return Err(crate::sync::poisoned());
         }
         self.sync_at_interval(engine)?;
-        if engine.trusting_appender()?.backlog() > 0 {
+        if engine.appender()?.backlog() > 0 {
             engine.sync_rotated()?;
             engine.seal_synced()?;
         }
@@ -370,7 +382,7 @@ impl Maintainer {
 impl Engine {
     /// How many segments wait to be synced and sealed.
     fn backlog(&self) -> usize {
-        self.trusting_appender().map_or(0, |appender| appender.backlog())
+        self.appender().map_or(0, |appender| appender.backlog())
     }
 
     /// Whether the log has outgrown what it may take while compaction runs.
@@ -383,7 +395,7 @@ impl Engine {
     /// Whether the active segment should give way early, so that a small database stays small.
     fn active_is_mostly_garbage(&self) -> bool {
         let (log, live) = self.log_and_live();
-        let Ok(appender) = self.trusting_appender() else { return false };
+        let Ok(appender) = self.appender() else { return false };
         let Some(open) = appender.active() else { return false };
         let (dead, len) = (open.segment.dead(), open.segment.len());
         let least = (live / 4).max(self.options.compact_threshold / 2).clamp(1, 16 << 20);

@@ -77,9 +77,12 @@ impl Engine {
                 }
             }
         }
-        let (list, mut overwrites) = (self.index.trust.list(), Vec::new());
-        overwrites.try_reserve_exact(list.len()).map_err(no_memory)?;
-        overwrites.extend_from_slice(&list);
+        let mut overwrites = Vec::new();
+        for shard in &shards {
+            let on_trust = shard.trust().overwrites();
+            overwrites.try_reserve(on_trust.len()).map_err(no_memory)?;
+            overwrites.extend_from_slice(on_trust);
+        }
         Ok(Found { candidates, tables, overwrites })
     }
 

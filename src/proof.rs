@@ -1,71 +1,55 @@
 //! Proving overwrites that were taken on trust: that the older record was of the same key.
 
-use crate::append::Appender;
 use crate::engine::Engine;
 use crate::error::Result;
-use crate::index::{MOST_ON_TRUST, Overwrite, Position, Segments};
+use crate::index::{MOST_ON_TRUST, Overwrite, Position, Segments, Shard};
 use crate::log::record::{Head, key_end};
 use crate::prefetch::prefetch;
 
+/// Where in a record most keys have ended.
+const KEY_SOON: u64 = key_end(24);
+
 impl Engine {
-    /// Looks at the older records of all overwrites that are on trust: counts them as garbage, or gives them back their
-    /// entries. Under the append lock, while no shard is locked. After an error some may still be on trust.
-    pub(crate) fn prove(&self, appender: &mut Appender) -> Result<()> {
-        if appender.on_trust == 0 {
+    /// Looks at the older records of all overwrites of a shard that are on trust: counts them as garbage, or gives them back
+    /// their entries. After an error some may still be on trust.
+    pub(crate) fn prove(&self, shard: &mut Shard) -> Result<()> {
+        if shard.trust().overwrites().is_empty() {
             return Ok(());
         }
-        let segments = self.index.segments();
-        let (mut proven, mut result) = (0, Ok(()));
-        {
-            // Nobody waits to change the list, as that takes the append lock. So no reader has to wait either, whatever
-            // shard it holds, and there is no deadlock in locking shards meanwhile.
-            let overwrites = self.index.trust.list();
-            ask_for_keys(&segments, &overwrites)?;
-            while result.is_ok()
-                && let [overwrite, later @ ..] = &overwrites[proven..]
-            {
-                result = self.prove_one(appender, &segments, overwrite, later);
-                proven += result.is_ok() as usize;
-            }
+        ask_for_keys(shard.segments(), shard.trust().overwrites())?;
+        let (mut proven, mut garbage, mut result) = (0, 0, Ok(()));
+        while result.is_ok() && proven < shard.trust().overwrites().len() {
+            result = self.prove_one(shard, proven).map(|len| garbage += len);
+            proven += result.is_ok() as usize;
         }
-        self.index.trust.remove_first(proven);
-        appender.on_trust -= proven;
+        shard.end_trust(proven);
+        self.maintenance.note_garbage(garbage);
         result
     }
 
-    fn prove_one(
-        &self,
-        appender: &mut Appender,
-        segments: &Segments,
-        overwrite: &Overwrite,
-        later: &[Overwrite],
-    ) -> Result<()> {
-        let segment = segments.get(overwrite.old.slot())?;
-        match self.garbage_of(segments, overwrite, later)? {
-            Some(len) => {
-                segment.add_dead(len);
-                appender.garbage += len;
-            }
-            None => {
-                let mut shard = self.index.write(overwrite.hash)?;
-                shard.reserve(overwrite.hash)?;
-                shard.insert(overwrite.hash, overwrite.old);
-            }
+    /// Returns how much garbage has come to light.
+    fn prove_one(&self, shard: &mut Shard, number: usize) -> Result<u64> {
+        let Overwrite { hash, old, .. } = shard.trust().overwrites()[number];
+        if let Some(len) = self.garbage_of(shard.segments(), &shard.trust().overwrites()[number..])? {
+            shard.segment(old)?.add_dead(len);
+            return Ok(len);
         }
-        Ok(())
+        shard.reserve(hash)?;
+        shard.insert(hash, old);
+        Ok(0)
     }
 
-    /// The length of the older record if it is garbage, 0 if it is damaged; `None` if it is needed: it is of another key,
-    /// and that has not been overwritten later.
-    fn garbage_of(&self, segments: &Segments, overwrite: &Overwrite, later: &[Overwrite]) -> Result<Option<u64>> {
-        let frame = segments.get(overwrite.old.slot())?.mapped_record(overwrite.old.offset()).unwrap_or_default();
+    /// The length of the older record of the first of these overwrites if it is garbage, 0 if it is damaged; `None` if it is
+    /// needed: it is of another key, and that has not been overwritten later.
+    fn garbage_of(&self, segments: &Segments, overwrites: &[Overwrite]) -> Result<Option<u64>> {
+        let Overwrite { hash, old, .. } = overwrites[0];
+        let frame = segments.get(old.slot())?.mapped_record(old.offset()).unwrap_or_default();
         let head = Head::parse(frame, frame.len() as u64).filter(|head| head.value_len.is_some());
         let Some(Head { key, .. }) = head else { return Ok(Some(0)) };
-        let fits = |key: &[u8]| self.hash(key).same_entry(overwrite.hash);
+        let fits = |key: &[u8]| self.hash(key).same_entry(hash);
         // A key that does not go with its entry is damaged. It may well have been the same.
         let of_same_key = |by: &Overwrite| key_of(segments, by.new).is_none_or(|new| new == key || !fits(new));
-        let mut later = later.iter().filter(|later| later.hash.same_entry(overwrite.hash));
-        Ok(if of_same_key(overwrite) || later.any(of_same_key) {
+        Ok(if overwrites.iter().filter(|by| by.hash.same_entry(hash)).any(of_same_key) {
             Some(frame.len() as u64)
         } else if fits(key) {
             None
@@ -75,15 +59,16 @@ impl Engine {
     }
 }
 
-/// Asks for the keys of the older records. First where they are is found out and then they are asked for in a row: the
+/// Asks for the keys of all these records. First where they are is found out and then they are asked for in a row: the
 /// processor walks the page tables for as many of them at once as fit between those instructions that it has not finished.
 fn ask_for_keys(segments: &Segments, overwrites: &[Overwrite]) -> Result<()> {
-    let mut places = [&[][..]; MOST_ON_TRUST];
-    for (place, Overwrite { old, new, .. }) in places.iter_mut().zip(overwrites) {
-        let key_len = key_of(segments, *new).map_or(0, <[u8]>::len);
-        *place = segments.get(old.slot())?.mapped(old.offset(), key_end(key_len)).unwrap_or_default();
+    let mut places = [&[][..]; 2 * MOST_ON_TRUST];
+    let positions = overwrites.iter().flat_map(|overwrite| [overwrite.old, overwrite.new]);
+    for (place, position) in places.iter_mut().zip(positions) {
+        let head = KEY_SOON.min(position.len_bound());
+        *place = segments.get(position.slot())?.mapped(position.offset(), head).unwrap_or_default();
     }
-    for place in &places[..overwrites.len()] {
+    for place in &places[..2 * overwrites.len()] {
         prefetch(place.as_ptr());
         prefetch(place.last().unwrap_or(&0));
     }
@@ -125,13 +110,17 @@ pub(crate) mod tests {
         Store::open_on(Arc::new(SimStorage::new(seed, PageMode::Page)), &options).unwrap()
     }
 
+    fn on_trust(store: &Store) -> usize {
+        store.engine.index.on_trust().map(|shard| shard.unwrap().trust().overwrites().len()).sum()
+    }
+
     /// Has one key that looks like another hide that. Returns both, the hidden one first.
     fn hide(store: &Store) -> [[u8; 8]; 2] {
         let [hidden, hiding] = colliding_keys(store)[0];
         store.engine.warm.store(true, Relaxed);
         store.set(&hidden, b"value").unwrap();
         store.set(&hiding, b"hides it").unwrap();
-        assert_eq!(store.engine.trusting_appender().unwrap().on_trust, 1);
+        assert_eq!(on_trust(store), 1);
         [hidden, hiding]
     }
 
@@ -211,7 +200,7 @@ pub(crate) mod tests {
                 }
                 _ => check(&store, &keys, &model, rng.next()),
             }
-            most = most.max(store.engine.trusting_appender().unwrap().on_trust);
+            most = most.max(on_trust(&store));
         }
         (0..4).for_each(|how| check(&store, &keys, &model, how));
         assert!(most > 10, "hardly anything was taken on trust");
@@ -239,14 +228,14 @@ pub(crate) mod tests {
             let store = Store::open_on(Arc::new(disk.clone()), &options).unwrap();
             let [a, b] = hide(&store);
             if rotated_before {
-                store.engine.trusting_appender().unwrap().rotate().unwrap();
+                store.engine.appender().unwrap().rotate().unwrap();
             }
             disk.fail(FaultPlan { at: 0, errno: libc::ENOMEM, persistent: true, calls: Calls::MAP });
             // Or else it would have everything proven.
             let maintenance_waits = store.engine.maintenance.lock();
             // Too large for the segment that there may be.
             store.set(&b, &[1; 8000]).unwrap();
-            assert!(!store.engine.trusting_appender().unwrap().stores_to_map());
+            assert!(!store.engine.appender().unwrap().stores_to_map());
             assert_eq!(store.get(&a).unwrap().unwrap(), b"value");
             assert_eq!(store.get(&b).unwrap().unwrap(), [1; 8000]);
             drop(maintenance_waits);
@@ -266,7 +255,7 @@ pub(crate) mod tests {
         // Not at once: then the damaged record is taken for the key's, and nothing is proven.
         store.engine.warm.store(false, Relaxed);
         store.set(&b, b"hides it, too").unwrap();
-        assert_eq!(store.engine.trusting_appender().unwrap().on_trust, 1);
+        assert_eq!(on_trust(&store), 1);
         let mut batch = Batch::new();
         batch.set(&a, b"new").unwrap();
         assert!(store.write(&batch).unwrap());
@@ -297,16 +286,15 @@ pub(crate) mod tests {
             while store.maintain(1 << 20).unwrap() {}
             let inputs: Vec<_> = store.engine.index.segments().iter().cloned().collect();
             store.engine.warm.store(true, Relaxed);
-            let on_trust = || store.engine.trusting_appender().unwrap().on_trust;
             if hidden_before {
                 store.set(&b, b"hides it").unwrap();
-                assert_eq!(on_trust(), 1);
+                assert_eq!(on_trust(&store), 1);
             }
             let mut job = Job::new(&store.engine, inputs).unwrap();
             if !hidden_before {
                 store.set(&b, b"does not hide it").unwrap();
             }
-            assert_eq!(on_trust(), 0);
+            assert_eq!(on_trust(&store), 0);
             while job.step(&store.engine, 1 << 20).unwrap() == Progress::More {}
             assert_eq!(store.get(&a).unwrap().unwrap(), b"value");
             assert!(store.exists(&b).unwrap());
@@ -332,12 +320,12 @@ pub(crate) mod tests {
         store.engine.warm.store(true, Relaxed);
         store.set(b"key", b"old").unwrap();
         store.set(b"key", b"new").unwrap();
-        assert_eq!(store.engine.trusting_appender().unwrap().on_trust, 1);
+        assert_eq!(on_trust(&store), 1);
         let end = store.stats().log_bytes;
         store.set(b"key", b"newer").unwrap();
         let file = store.engine.appender.lock().unwrap().active().unwrap().file.clone();
         file.write_at(b"X", end + KEY_AT as u64).unwrap();
-        assert_eq!(store.engine.trusting_appender().unwrap().on_trust, 1);
+        assert_eq!(on_trust(&store), 1);
         store.stats();
         assert_eq!(store.get(b"key").unwrap_err().code(), Code::Corrupt);
     }

@@ -105,7 +105,7 @@ impl Engine {
         hash: KeyHash,
         out: &mut B,
     ) -> Result<Option<usize>> {
-        let found = self.find_hidden(&self.index.trust.list(), shard.segments(), key, hash)?;
+        let found = self.find_hidden(shard.trust().overwrites(), shard.segments(), key, hash)?;
         let Some(Entry { position, len, .. }) = found else { return Ok(None) };
         let (segment, offset) = (Arc::clone(shard.segment(position)?), position.offset());
         drop(shard);
@@ -147,7 +147,7 @@ impl Engine {
         if found.is_some() || !other {
             return Ok(found);
         }
-        self.find_hidden(&self.index.trust.list(), shard.segments(), key, hash)
+        self.find_hidden(shard.trust().overwrites(), shard.segments(), key, hash)
     }
 
     /// As `find`, of a key for which the index has the record of another, among what was on trust then.

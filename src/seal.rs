@@ -14,7 +14,7 @@ use crate::sync::poisoned;
 impl Engine {
     /// Seals the segments that are complete and synced. Under the maintenance lock, as everything here.
     pub(crate) fn seal_synced(&self) -> Result<()> {
-        let waiting = self.trusting_appender()?.synced.clone();
+        let waiting = self.appender()?.synced.clone();
         if waiting.is_empty() {
             return Ok(());
         }
@@ -30,7 +30,7 @@ impl Engine {
             waiting.iter().for_each(|open| open.segment.set_state(State::Rotated));
         })?;
         let sealed = |o: &OpenSegment| waiting.iter().any(|w| Arc::ptr_eq(&w.segment, &o.segment));
-        self.trusting_appender()?.synced.retain(|o| !sealed(o));
+        self.appender()?.synced.retain(|o| !sealed(o));
         Ok(())
     }
 
@@ -42,7 +42,7 @@ impl Engine {
         }
         self.sync_rotated()?;
         self.seal_synced()?;
-        let active = self.trusting_appender()?.active().cloned();
+        let active = self.appender()?.active().cloned();
         // The length in MANIFEST counts, not what is synced: a sync tells MANIFEST nothing.
         let has_tail = |open: &OpenSegment| open.file.len().is_ok_and(|len| len > open.segment.len());
         let changed = active.filter(|open| open.segment.len() > open.segment.listed() || has_tail(open));

@@ -114,7 +114,7 @@ impl Engine {
 
     /// Makes everything appended so far durable.
     pub(crate) fn sync_log(&self) -> Result<()> {
-        let appended = self.trusting_appender()?.appended;
+        let appended = self.appender()?.appended;
         self.sync_to(appended)
     }
 
@@ -125,12 +125,12 @@ impl Engine {
 
     /// Makes the log segments durable that take no more appends, and leaves the active one alone.
     pub(crate) fn sync_rotated(&self) -> Result<()> {
-        self.commit(false, |_| Ok(self.trusting_appender()?.rotated.is_empty()))
+        self.commit(false, |_| Ok(self.appender()?.rotated.is_empty()))
     }
 
     /// Has the disk begin to write what compaction will have to sync.
     pub(crate) fn start_sync(&self) -> Result<()> {
-        let Some(open) = self.trusting_appender()?.active().cloned() else { return Ok(()) };
+        let Some(open) = self.appender()?.active().cloned() else { return Ok(()) };
         let segment = &open.segment;
         let (start, end) = (segment.sent(), segment.len() - segment.len() % SEND_PIECE);
         if end > start {
@@ -188,7 +188,7 @@ impl Engine {
     /// was included.
     fn sync_once(&self, with_active: bool) -> Result<Option<u64>> {
         let (rotated, active, appended) = {
-            let appender = self.trusting_appender()?;
+            let appender = self.appender()?;
             let active = appender.active().map(|open| (open.clone(), open.segment.len()));
             (appender.rotated.clone(), active, appender.appended)
         };
@@ -214,7 +214,7 @@ impl Engine {
         if new_file {
             self.storage.sync_dir().map_err(|e| self.poison("sync the directory", &e))?;
         }
-        let mut appender = self.trusting_appender()?;
+        let mut appender = self.appender()?;
         for open in &rotated {
             open.segment.set_synced(open.segment.len());
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::append::Appender;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
-use crate::index::{KeyHash, MOST_ON_TRUST, Overwrite, Position, Shard};
+use crate::index::{KeyHash, Position, Shard};
 use crate::log::record::{DataFileEntry, key_end, record_len};
 use crate::log::segment::{Segment, SegmentIo};
 use crate::options::SyncLevel;
@@ -78,9 +78,6 @@ enum Older {
 pub(crate) struct Written {
     /// How far the log has been written.
     pub appended: u64,
-    /// Garbage made since open, and how much of that was known before. What an older overwrite has made may be known only now.
-    pub garbage_before: u64,
-    pub garbage: u64,
     /// Segments waiting to be synced and sealed.
     pub backlog_before: usize,
     pub backlog: usize,
@@ -88,10 +85,8 @@ pub(crate) struct Written {
 
 impl Written {
     /// What has happened since there was such a backlog.
-    pub(crate) fn since(backlog_before: usize, appender: &mut Appender) -> Written {
-        let (appended, garbage, backlog) = (appender.appended, appender.garbage, appender.backlog());
-        let garbage_before = std::mem::replace(&mut appender.noticed, garbage);
-        Written { appended, garbage_before, garbage, backlog_before, backlog }
+    pub(crate) fn since(backlog_before: usize, appender: &Appender) -> Written {
+        Written { appended: appender.appended, backlog_before, backlog: appender.backlog() }
     }
 }
 
@@ -177,14 +172,14 @@ impl Engine {
         }
         let Ok(mut appender) = self.appender.try_lock() else { return Ok(None) };
         let backlog = appender.backlog();
-        if value.is_none() || appender.on_trust == MOST_ON_TRUST {
-            self.prove(&mut appender)?;
-        }
         let entry = DataFileEntry { timestamp: appender.next_timestamp()?, key, value };
         if !appender.stores_to_map() || appender.prepare(len, value.is_none(), &self.index).is_err() {
             return Ok(None);
         }
         let mut shard = self.index.write(hash)?;
+        if value.is_none() {
+            self.prove(&mut shard)?;
+        }
         // For a key that is not there after all no tombstone is written.
         let known = if value.is_none() { Some(self.find(&shard, key, hash)?) } else { None };
         if matches!(known, Some(None)) || !appender.stage(&entry, len)? {
@@ -198,27 +193,30 @@ impl Engine {
         };
         let position = appender.publish(entry.timestamp, len)?;
         match old {
-            Older::Proven(old) => self.replace(&mut appender, &mut shard, hash, old, (position, &entry))?,
+            Older::Proven(old) => self.replace(&mut shard, hash, old, (position, &entry))?,
             Older::OnTrust(old) => {
-                let replaced = shard.replace(hash, old, position);
+                let replaced = shard.replace_on_trust(hash, old, position);
                 debug_assert!(replaced, "the shard is still locked");
-                self.index.trust.add(Overwrite { hash, old, new: position });
-                appender.on_trust += 1;
                 self.note_fresh(false);
             }
         }
         let existed = !matches!(old, Older::Proven(None));
-        Ok(Some((Outcome::Done { existed }, Written::since(backlog, &mut appender))))
+        Ok(Some((Outcome::Done { existed }, Written::since(backlog, &appender))))
     }
 
-    /// Asks for what will be read: a part of the index and the record that may be the key's, unless the key is expected to be
-    /// new or that record needs no look. False if there is nothing to delete, or if the record may have to be waited for: then
+    /// Makes room for another overwrite on trust, and asks for what will be read: a part of the index and the record that may be
+    /// the key's, unless the key is expected to be new or that record needs no look. False if there is nothing to delete, or if the record may have to be waited for: then
     /// it is not to be read under the append lock.
     fn ask_for_memory(&self, key: &[u8], value: Option<&[u8]>, hash: KeyHash, fresh: bool) -> Result<bool> {
         if !fresh && !self.warm.load(Relaxed) {
             return Ok(false);
         }
-        let shard = self.index.read(hash)?;
+        let mut shard = self.index.read(hash)?;
+        if shard.trust().full() {
+            drop(shard);
+            self.prove(&mut *self.index.write(hash)?)?;
+            shard = self.index.read(hash)?;
+        }
         shard.prefetch_to_change(hash);
         if fresh {
             return Ok(true);
@@ -242,15 +240,17 @@ impl Engine {
         let mut candidates = shard.candidates(hash);
         match (candidates.next(), candidates.next()) {
             (None, _) => return Ok(Some(Older::Proven(None))),
-            (Some(old), None) if self.trusts(shard.segment(old)?, old) => return Ok(Some(Older::OnTrust(old))),
+            (Some(old), None) if !shard.trust().full() && self.trusts(shard.segment(old)?, old) => {
+                return Ok(Some(Older::OnTrust(old)));
+            }
             _ => {}
         }
         let old = self.find(shard, key, hash)?;
         Ok(if old.is_some_and(|old| old.hidden) { None } else { Some(Older::Proven(old)) })
     }
 
-    /// Whether the entry of a record may be replaced before that has been looked at: later it is, under the append lock. Not
-    /// if it is large, so that there is never much garbage that has not been counted.
+    /// Whether the entry of a record may be replaced before that has been looked at. Not if it is large, so that there is never
+    /// much garbage that has not been counted.
     #[inline]
     fn trusts(&self, segment: &Segment, position: Position) -> bool {
         let at_hand = segment.id() >= self.first_id && self.warm.load(Relaxed);
@@ -267,8 +267,7 @@ impl Engine {
         found: (u64, Option<Entry>),
         condition: Condition<'_>,
     ) -> Result<(Outcome, Written)> {
-        let simple = value.is_some() && matches!(condition, Condition::None);
-        let mut appender = if simple { self.trusting_appender()? } else { self.appender()? };
+        let mut appender = self.appender()?;
         let backlog = appender.backlog();
         let holds = match condition {
             Condition::None => true,
@@ -279,14 +278,13 @@ impl Engine {
             true => self.write_locked(&mut appender, key, value, hash, found)?,
             false => Outcome::Conflict,
         };
-        Ok((outcome, Written::since(backlog, &mut appender)))
+        Ok((outcome, Written::since(backlog, &appender)))
     }
 
     /// Has the index name the record that was appended, unless it is a tombstone, instead of the one before, and counts that
     /// as garbage.
     fn replace(
         &self,
-        appender: &mut Appender,
         shard: &mut Shard,
         hash: KeyHash,
         old: Option<Entry>,
@@ -294,7 +292,7 @@ impl Engine {
     ) -> Result<()> {
         if let Some(old) = old {
             shard.segment(old.position)?.add_dead(old.len);
-            appender.garbage += old.len;
+            self.maintenance.note_garbage(old.len);
         }
         if entry.value.is_none() {
             shard.segment(position)?.add_tombstone(record_len(entry.key.len(), None));
@@ -343,17 +341,13 @@ impl Engine {
         let len = record_len(key.len(), value.map(<[u8]>::len));
         let entry = DataFileEntry { timestamp: appender.next_timestamp()?, key, value };
         appender.prepare(len, value.is_none(), &self.index)?;
-        if !appender.stores_to_map() {
-            // Whoever reads by system calls does not know of what is hidden.
-            self.prove(appender)?;
-        }
         let mut shard = self.index.write(hash)?;
         let mut old = if shard.version() == version { found } else { self.find(&shard, key, hash)? };
-        if old.is_some_and(|old| old.hidden) {
-            drop(shard);
-            self.prove(appender)?;
-            shard = self.index.write(hash)?;
-            old = self.find(&shard, key, hash)?;
+        // Whoever reads by system calls does not know of what is hidden, and while a long record is copied nobody is to prove
+        // anything.
+        if value.is_none() || len > COPY_UNDER_LOCK || !appender.stores_to_map() || old.is_some_and(|old| old.hidden) {
+            self.prove(&mut shard)?;
+            old = if old.is_some_and(|old| !old.hidden) { old } else { self.find(&shard, key, hash)? };
         }
         if value.is_none() && old.is_none() {
             return Ok(Outcome::Nothing);
@@ -369,7 +363,7 @@ impl Engine {
             shard = self.index.write(hash)?;
             position
         };
-        self.replace(appender, &mut shard, hash, old, (position, &entry))?;
+        self.replace(&mut shard, hash, old, (position, &entry))?;
         Ok(Outcome::Done { existed: old.is_some() })
     }
 }

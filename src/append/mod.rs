@@ -31,12 +31,6 @@ pub(crate) struct Appender {
     pub last_timestamp: i64,
     /// Bytes appended since open: a position in the order of all writes.
     pub appended: u64,
-    /// Bytes of records that later ones have made garbage since open.
-    pub garbage: u64,
-    /// So many of them a writer has made known.
-    pub noticed: u64,
-    /// So many overwrites are on trust: the length of the index's list, at hand without its lock.
-    pub on_trust: usize,
     /// Where the newest log segment ended that takes no more appends.
     log_end: LogEnd,
     /// Log segments that are complete but not synced, oldest first.
@@ -53,9 +47,6 @@ impl Appender {
             active: None,
             last_timestamp,
             appended: 0,
-            garbage: 0,
-            noticed: 0,
-            on_trust: 0,
             log_end,
             rotated: Vec::new(),
             synced: Vec::new(),

@@ -88,7 +88,7 @@ impl Engine {
         let mut appender = self.appender()?;
         let backlog = appender.backlog();
         match self.append_changes(&mut appender, batch, targets, false) {
-            Ok(true) => Ok(Some(Written::since(backlog, &mut appender))),
+            Ok(true) => Ok(Some(Written::since(backlog, &appender))),
             Ok(false) => Ok(None),
             Err(e) if e.code() == Code::NoSpace => Ok(None),
             Err(e) => Err(e),
@@ -156,11 +156,12 @@ impl Engine {
             return Ok(None);
         }
         let backlog = appender.backlog();
+        self.prove_for(targets)?;
         self.locate_again(batch, targets)?;
         if !self.append_changes(&mut appender, batch, targets, only_deletes)? {
             return Err(Error::new(Code::Internal, "a key of a batch was stored meanwhile"));
         }
-        Ok(Some(Written::since(backlog, &mut appender)))
+        Ok(Some(Written::since(backlog, &appender)))
     }
 
     /// Appends those changes that change something. False, and nothing has changed, if a key that was not looked up is not
@@ -206,6 +207,16 @@ impl Engine {
             }
         }
         Ok(true)
+    }
+
+    /// Proves what is on trust where a batch changes anything. None of these shards changes until the append lock is free.
+    fn prove_for(&self, targets: &[Target]) -> Result<()> {
+        for run in targets.chunk_by(same_shard) {
+            if !self.index.read(run[0].hash)?.trust().overwrites().is_empty() {
+                self.prove(&mut *self.index.write(run[0].hash)?)?;
+            }
+        }
+        Ok(())
     }
 
     /// Looks those keys up once more whose shard has changed since, or whose record was hidden. Under the append lock.
@@ -261,7 +272,7 @@ impl Engine {
         }
         let Some(shards) = changed? else { return Ok(false) };
         appender.publish_batch(len, first, last);
-        count_garbage(appender, &shards, targets, batch)?;
+        self.maintenance.note_garbage(count_garbage(appender, &shards, targets, batch)?);
         Ok(true)
     }
 }
@@ -269,19 +280,20 @@ impl Engine {
 /// Bytes of a batch frame before its first record.
 const BATCH_PREFIX: u64 = crate::log::record::PREFIX_LEN as u64;
 
-/// Counts what a batch that has been written makes garbage, and its tombstones. Under the append lock.
+/// Counts what a batch that has been written makes garbage, and its tombstones. Returns how much that was.
 fn count_garbage(
-    appender: &mut Appender,
+    appender: &Appender,
     shards: &[impl Deref<Target = Shard>],
     targets: &[Target],
     batch: &Batch,
-) -> Result<()> {
+) -> Result<u64> {
+    let mut garbage = 0;
     let mut shard_of = shards_in_order(shards);
     for target in targets {
         let shard = shard_of(target.hash);
         if let Some(old) = target.old {
             shard.segment(old.position)?.add_dead(old.len);
-            appender.garbage += old.len;
+            garbage += old.len;
         }
     }
     if let Some(segment) = appender.active().map(|active| &active.segment) {
@@ -291,7 +303,7 @@ fn count_garbage(
         let tombstones = operations.filter(|operation| operation.kind == Kind::Del);
         segment.add_tombstone(tombstones.map(Operation::record_len).sum());
     }
-    Ok(())
+    Ok(garbage)
 }
 
 /// Has the index point at the new records. If that fails, or a key that was not looked up may not be new, it is as it was.

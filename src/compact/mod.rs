@@ -101,7 +101,7 @@ impl Job {
         let job = Job { inputs, stage: Stage::LookUp(0), output: None, found: Found::default() };
         // From here on no record of an input loses its entry on trust: it would be taken for garbage.
         job.inputs().for_each(|segment| segment.set_in_compaction(true));
-        match engine.appender() {
+        match engine.proving_appender() {
             Ok(_) => Ok(job),
             Err(e) => {
                 job.abandon(engine);
@@ -294,7 +294,7 @@ impl Job {
             let ahead = engine.index.read(first)?;
             moved[number..].iter().take(count).for_each(|m| ahead.prefetch_to_change(KeyHash(m.entry.hash)));
             drop(ahead);
-            let _writers_wait = engine.trusting_appender()?;
+            let _writers_wait = engine.appender()?;
             let mut shard = engine.index.write(first)?;
             for Live { entry, from } in &moved[number..number + count] {
                 if !entry.tombstone() {

@@ -24,8 +24,7 @@ use chunk::Candidates;
 use directory::Directory;
 pub(crate) use position::Position;
 pub(crate) use shard::Shard;
-use trust::Trust;
-pub(crate) use trust::{MOST as MOST_ON_TRUST, Overwrite, hidden};
+pub(crate) use trust::{MOST as MOST_ON_TRUST, Overwrite, Trust, hidden};
 
 const SHARDS: usize = 256;
 
@@ -83,7 +82,6 @@ pub(crate) struct Index {
     shards: Box<[RwLock<Shard>]>,
     /// What every shard has a copy of. Held while the copies are replaced.
     segments: Mutex<Arc<Segments>>,
-    pub(crate) trust: Trust,
 }
 
 impl Index {
@@ -94,7 +92,7 @@ impl Index {
         for number in 0..SHARDS {
             shards.push(RwLock::new(Shard::new(number, &arena, Arc::clone(&segments))?));
         }
-        Ok(Index { shards: shards.into_boxed_slice(), segments: Mutex::new(segments), trust: Trust::new() })
+        Ok(Index { shards: shards.into_boxed_slice(), segments: Mutex::new(segments) })
     }
 
     #[inline]
@@ -174,6 +172,12 @@ impl Index {
     /// As `read_all`, to change entries.
     pub(crate) fn write_all(&self, hashes: impl Iterator<Item = KeyHash>) -> Result<Vec<RwLockWriteGuard<'_, Shard>>> {
         lock_all(hashes, |shard| self.shards[shard].write().map_err(|_| poisoned()))
+    }
+
+    /// Locks those shards where something is on trust, one after the other.
+    pub(crate) fn on_trust(&self) -> impl Iterator<Item = Result<RwLockWriteGuard<'_, Shard>>> {
+        let some = |shard: &&RwLock<Shard>| shard.read().is_ok_and(|shard| !shard.trust().overwrites().is_empty());
+        self.shards.iter().filter(some).map(|shard| shard.write().map_err(|_| poisoned()))
     }
 
     /// Keys stored, and bytes of memory taken.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::arena::Arena;
 use super::chunk::{Candidates, Chunk};
 use super::directory::{Directory, MAX_DEPTH};
-use super::{KeyHash, Position, Segments};
+use super::{KeyHash, Overwrite, Position, Segments, Trust};
 use crate::error::Result;
 use crate::log::segment::Segment;
 
@@ -19,12 +19,13 @@ pub(crate) struct Shard {
     /// Shared with the views that have been taken since it last changed.
     pub(super) directory: Arc<Directory>,
     pub(super) segments: Arc<Segments>,
+    trust: Trust,
 }
 
 impl Shard {
     pub(super) fn new(number: usize, arena: &Arc<Arena>, segments: Arc<Segments>) -> Result<Shard> {
         let directory = Directory { depth: 0, map: vec![0], chunks: vec![Chunk::new(arena, 1, 0)?] };
-        Ok(Shard { number, version: 0, keys: 0, directory: Arc::new(directory), segments })
+        Ok(Shard { number, version: 0, keys: 0, directory: Arc::new(directory), segments, trust: Trust::new()? })
     }
 
     #[inline]
@@ -83,6 +84,23 @@ impl Shard {
         let done = self.chunk_mut(hash).is_some_and(|chunk| chunk.replace(hash.tag(), old, new));
         self.version += done as u64;
         done
+    }
+
+    /// As `replace`, of an entry whose record has not been looked at. Only while [`Trust`] is not full.
+    pub(crate) fn replace_on_trust(&mut self, hash: KeyHash, old: Position, new: Position) -> bool {
+        self.trust.add(Overwrite { hash, old, new });
+        self.replace(hash, old, new)
+    }
+
+    /// What is on trust here.
+    #[inline]
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// The first `count` overwrites are no longer on trust.
+    pub(crate) fn end_trust(&mut self, count: usize) {
+        self.trust.remove_first(count);
     }
 
     /// Removes the entry at a position; false if there is none. After `reserve`.

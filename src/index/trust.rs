@@ -7,14 +7,16 @@
 //! Should the older record be another key's after all, it must not be lost meanwhile. A look-up of that key finds the entry
 //! that replaced it, sees that this is not its key's, and goes on to the older positions that are hidden here. So there must
 //! be an entry with these bits as long as something is hidden, of a record that is read through a map: whoever removes
-//! entries, or writes by system calls, has everything proven first.
-
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+//! entries, or writes by system calls, has what the shard hides proven first.
 
 use super::{KeyHash, Position};
+use crate::error::{Error, Result};
 
 /// So many are proven together. With 64 an overwrite took as long in the mean, but one in a hundred nearly twice as long.
 pub(crate) const MOST: usize = 16;
+/// They are proven earlier if their records may be longer than this: in all shards there is never much garbage that has not
+/// been counted.
+const MOST_BYTES: u64 = 16 << 10;
 
 /// An entry that was replaced on trust.
 #[derive(Clone, Copy)]
@@ -24,32 +26,43 @@ pub(crate) struct Overwrite {
     pub new: Position,
 }
 
-/// All of them, oldest first. Whoever changes the list holds the append lock; whoever adds to it, the shard as well.
-pub(crate) struct Trust(RwLock<Vec<Overwrite>>);
+/// Those of a shard.
+pub(crate) struct Trust {
+    /// Oldest first. It never grows.
+    list: Vec<Overwrite>,
+    bytes: u64,
+}
 
 impl Trust {
-    pub(super) fn new() -> Trust {
-        Trust(RwLock::new(Vec::with_capacity(MOST)))
+    pub(super) fn new() -> Result<Trust> {
+        let mut list = Vec::new();
+        list.try_reserve_exact(MOST).map_err(|_| Error::no_memory("the index"))?;
+        Ok(Trust { list, bytes: 0 })
     }
 
-    /// There must be fewer than [`MOST`].
+    /// Unless it is full.
     #[inline]
-    pub(crate) fn add(&self, overwrite: Overwrite) {
-        self.write().push(overwrite);
+    pub(super) fn add(&mut self, overwrite: Overwrite) {
+        self.list.push(overwrite);
+        self.bytes += overwrite.old.len_bound();
+    }
+
+    /// Whether they are to be proven before another is added.
+    #[inline]
+    pub(crate) fn full(&self) -> bool {
+        self.list.len() >= MOST || self.bytes > MOST_BYTES
+    }
+
+    /// All of them, oldest first.
+    #[inline]
+    pub(crate) fn overwrites(&self) -> &[Overwrite] {
+        &self.list
     }
 
     /// What these hid has its entries again, if it is needed.
-    pub(crate) fn remove_first(&self, count: usize) {
-        self.write().drain(..count);
-    }
-
-    /// Those of this moment. While a shard is locked, none of its own is added, and none vanishes that hides what is needed.
-    pub(crate) fn list(&self) -> RwLockReadGuard<'_, Vec<Overwrite>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Vec<Overwrite>> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn remove_first(&mut self, count: usize) {
+        self.list.drain(..count);
+        self.bytes = self.list.iter().map(|overwrite| overwrite.old.len_bound()).sum();
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) const KEY_AT: usize = KEY_LEN_AT + 8;
 
 /// Where in a record the key ends: so much of it tells whose it is.
 #[inline]
-pub(crate) fn key_end(key_len: usize) -> u64 {
+pub(crate) const fn key_end(key_len: usize) -> u64 {
     (KEY_AT + key_len) as u64
 }
 

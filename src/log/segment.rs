@@ -139,9 +139,8 @@ impl Segment {
         self.dead.load(Relaxed).min(self.len())
     }
 
-    /// Under the append lock, which makes this cheaper than an atomic addition.
     pub(crate) fn add_dead(&self, bytes: u64) {
-        self.dead.store(self.dead.load(Relaxed) + bytes, Relaxed);
+        self.dead.fetch_add(bytes, Relaxed);
     }
 
     /// Bytes of tombstones, needed or not.
@@ -149,9 +148,8 @@ impl Segment {
         self.tombstones.load(Relaxed)
     }
 
-    /// Under the append lock.
     pub(crate) fn add_tombstone(&self, bytes: u64) {
-        self.tombstones.store(self.tombstones.load(Relaxed) + bytes, Relaxed);
+        self.tombstones.fetch_add(bytes, Relaxed);
     }
 
     /// The least timestamp of the records, `i64::MAX` if there is none.

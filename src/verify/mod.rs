@@ -46,7 +46,7 @@ impl Store {
         let engine = &self.engine;
         // Held until the end, so that compaction removes none of their files.
         let (segments, parts, newest) = {
-            let appender = engine.trusting_appender()?;
+            let appender = engine.appender()?;
             let mut segments: Vec<Arc<Segment>> = engine.index.segments().iter().cloned().collect();
             segments.sort_unstable_by_key(|s| s.id());
             let parts: Vec<Part> = segments.iter().map(|s| part_of(s)).collect();
