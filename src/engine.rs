@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use siphasher::sip::SipHasher13;
 
-use crate::append::{Appender, SegmentFactory};
+use crate::append::{Appender, Claims, SegmentFactory};
 use crate::error::{Code, Error, Result};
 use crate::fork::Birthplace;
 use crate::index::{Index, KeyHash};
@@ -47,6 +47,7 @@ pub(crate) struct Engine {
     pub hash_seed: [u64; 2],
     /// The append lock. Whoever changes an entry of the index holds it, unless he gives one back that was replaced on trust.
     pub appender: Mutex<Appender>,
+    pub claims: Claims,
     /// How many of the last sets in a row stored a new key, up to what matters.
     pub fresh: AtomicU32,
     pub commit: GroupCommit,
@@ -230,6 +231,7 @@ impl Engine {
             index,
             hash_seed: manifest.hash_seed,
             appender: Mutex::new(appender),
+            claims: Claims::default(),
             fresh: AtomicU32::new(0),
             commit: GroupCommit::default(),
             maintenance: Maintenance::default(),
@@ -263,8 +265,15 @@ impl Engine {
         Ok(appender)
     }
 
-    /// Takes the append lock.
+    /// Takes the append lock, and waits for those who fill places: while it is held, the log and the index stay as they are.
     pub(crate) fn appender(&self) -> Result<MutexGuard<'_, Appender>> {
+        let appender = self.appender_alone()?;
+        self.claims.settle();
+        Ok(appender)
+    }
+
+    /// Takes the append lock while places may be being filled.
+    pub(crate) fn appender_alone(&self) -> Result<MutexGuard<'_, Appender>> {
         // Nearly always it is held for less time than it takes to fall asleep and to be woken.
         for _ in 0..SPINS {
             if let Ok(appender) = self.appender.try_lock() {

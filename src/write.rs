@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::append::Appender;
+use crate::append::{Appender, Claim};
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
 use crate::index::{KeyHash, Position, Shard};
@@ -160,53 +160,75 @@ impl Engine {
         Ok(outcome)
     }
 
-    /// Writes a record at once: the lines of the index that it takes are on their way while it is copied to the log, and what
-    /// is there is found out last, under the append lock. `None`, and no record has been written, if it has to be done with
-    /// more care: if an older one may have to be waited for or is hidden, if another thread is writing, if the record is large
-    /// or goes to the log by system calls, or if writers are to wait.
+    /// Writes a record at once: under the append lock it gets its place, and is copied there while others go on behind it and the
+    /// lines of the index that it takes are on their way. `None`, and no record has been written, if it has to be done with more
+    /// care: if an older one may have to be waited for, if the record is large or goes to the log by system calls, if there is
+    /// nothing to delete, or if writers are to wait.
     fn write_at_once(&self, key: &[u8], value: Option<&[u8]>, hash: KeyHash) -> Result<Option<(Outcome, Written)>> {
         let len = record_len(key.len(), value.map(<[u8]>::len));
         let fresh = value.is_some() && self.expects_fresh();
         if len > COPY_UNDER_LOCK || self.maintenance.braking() || !self.ask_for_memory(key, value, hash, fresh)? {
             return Ok(None);
         }
-        let Ok(mut appender) = self.appender.try_lock() else { return Ok(None) };
-        let backlog = appender.backlog();
-        let entry = DataFileEntry { timestamp: appender.next_timestamp()?, key, value };
-        if !appender.stores_to_map() || appender.prepare(len, value.is_none(), &self.index).is_err() {
-            return Ok(None);
-        }
-        let mut shard = self.index.write(hash)?;
-        if value.is_none() {
-            self.prove(&mut shard)?;
-        }
-        // For a key that is not there after all no tombstone is written.
-        let known = if value.is_none() { Some(self.find(&shard, key, hash)?) } else { None };
-        if matches!(known, Some(None)) || !appender.stage(&entry, len)? {
-            return Ok(None);
-        }
-        let old = known.map_or_else(|| self.older(&shard, key, hash), |old| Ok(Some(Older::Proven(old))));
-        let old = old.and_then(|old| shard.reserve(hash).map(|()| old)).inspect_err(|_| appender.retract_frame())?;
-        let Some(old) = old else {
-            appender.retract_frame();
-            return Ok(None);
-        };
-        let position = appender.publish(entry.timestamp, len)?;
+        let Some((mut claim, deleted, written)) = self.claim(key, hash, len, value.is_none())? else { return Ok(None) };
+        let entry = DataFileEntry { timestamp: claim.place.timestamp, key, value };
+        claim.fill(&entry)?;
+        let (shard, position) = (&mut *claim.shard, claim.place.position);
+        let old = deleted.map_or_else(|| self.older(shard, key, hash), |old| Ok(Older::Proven(Some(old))))?;
+        shard.reserve(hash)?;
         match old {
-            Older::Proven(old) => self.replace(&mut shard, hash, old, (position, &entry))?,
+            Older::Proven(old) => self.replace(shard, hash, old, (position, &entry))?,
             Older::OnTrust(old) => {
                 let replaced = shard.replace_on_trust(hash, old, position);
                 debug_assert!(replaced, "the shard is still locked");
                 self.note_fresh(false);
             }
         }
+        claim.publish()?;
         let existed = !matches!(old, Older::Proven(None));
-        Ok(Some((Outcome::Done { existed }, Written::since(backlog, &appender))))
+        Ok(Some((Outcome::Done { existed }, written)))
+    }
+
+    /// Gives away the place of the next record, and with it the entry that this deletes if it is a tombstone. `None` if there is
+    /// no room for it in the map, or nothing to delete.
+    fn claim(
+        &self,
+        key: &[u8],
+        hash: KeyHash,
+        len: u64,
+        tombstone: bool,
+    ) -> Result<Option<(Claim<'_>, Option<Entry>, Written)>> {
+        let mut appender = self.appender_alone()?;
+        let backlog = appender.backlog();
+        if !appender.has_room(len, tombstone) {
+            self.claims.settle();
+            let stores = appender.stores_to_map() && appender.prepare(len, tombstone, &self.index).is_ok();
+            if !stores || !appender.has_room(len, tombstone) {
+                return Ok(None);
+            }
+        }
+        let mut shard = self.index.write(hash)?;
+        let deleted = if tombstone { self.find_to_delete(&mut shard, key, hash)? } else { None };
+        if tombstone && deleted.is_none() {
+            return Ok(None);
+        }
+        let claim = appender.claim(len, &self.claims, shard)?;
+        Ok(Some((claim, deleted, Written::since(backlog, &appender))))
+    }
+
+    /// The entry that is to be deleted, with nothing else to be done before it is. `None` if the key is not stored.
+    fn find_to_delete(&self, shard: &mut Shard, key: &[u8], hash: KeyHash) -> Result<Option<Entry>> {
+        self.prove(shard)?;
+        let found = self.find(shard, key, hash)?;
+        if found.is_some() {
+            shard.reserve(hash)?;
+        }
+        Ok(found)
     }
 
     /// Makes room for another overwrite on trust, and asks for what will be read: a part of the index and the record that may be
-    /// the key's, unless the key is expected to be new or that record needs no look. False if there is nothing to delete, or if the record may have to be waited for: then
-    /// it is not to be read under the append lock.
+    /// the key's, unless the key is expected to be new or that record needs no look. False if there is nothing to delete, or if
+    /// the record may have to be waited for: then nobody else is to wait meanwhile.
     fn ask_for_memory(&self, key: &[u8], value: Option<&[u8]>, hash: KeyHash, fresh: bool) -> Result<bool> {
         if !fresh && !self.warm.load(Relaxed) {
             return Ok(false);
@@ -235,18 +257,22 @@ impl Engine {
         Ok(asked)
     }
 
-    /// The entry that a set is going to replace. `None` if the index has no such entry, but another one hides it.
-    fn older(&self, shard: &Shard, key: &[u8], hash: KeyHash) -> Result<Option<Older>> {
+    /// What a set is going to replace.
+    fn older(&self, shard: &mut Shard, key: &[u8], hash: KeyHash) -> Result<Older> {
         let mut candidates = shard.candidates(hash);
         match (candidates.next(), candidates.next()) {
-            (None, _) => return Ok(Some(Older::Proven(None))),
+            (None, _) => return Ok(Older::Proven(None)),
             (Some(old), None) if !shard.trust().full() && self.trusts(shard.segment(old)?, old) => {
-                return Ok(Some(Older::OnTrust(old)));
+                return Ok(Older::OnTrust(old));
             }
             _ => {}
         }
-        let old = self.find(shard, key, hash)?;
-        Ok(if old.is_some_and(|old| old.hidden) { None } else { Some(Older::Proven(old)) })
+        let mut old = self.find(shard, key, hash)?;
+        if old.is_some_and(|old| old.hidden) {
+            self.prove(shard)?;
+            old = self.find(shard, key, hash)?;
+        }
+        Ok(Older::Proven(old))
     }
 
     /// Whether the entry of a record may be replaced before that has been looked at. Not if it is large, so that there is never

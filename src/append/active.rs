@@ -1,5 +1,9 @@
 //! The active segment: how it grows, and which of its pages are at hand.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::*};
+
+use super::claim::Turn;
 use super::factory::{OpenSegment, SegmentFactory};
 use crate::error::{Error, Result};
 use crate::log::segment::SegmentIo;
@@ -10,6 +14,8 @@ pub(super) const MIN_GROWTH: u64 = 64 << 10;
 const MAX_GROWTH: u64 = 16 << 20;
 /// Pages are made ahead of the appends, up to the next multiple of this.
 const POPULATE: u64 = 256 << 10;
+/// Where several threads write, one of them makes more when so much is left, and the others go on.
+const MAKE_EARLY: u64 = POPULATE / 2;
 /// So many bytes after a sync, records are stored through the map again, where few were appended between two of them.
 const STORE_AFTER: u64 = POPULATE;
 /// Frames from this length on are written by system calls: those make the pages and fill them at once. Of a single record the
@@ -26,7 +32,10 @@ pub(super) struct Active {
     pub allocated: u64,
     /// The segment never grows beyond this.
     pub capacity: u64,
-    pub populated: u64,
+    /// The pages up to here are at hand.
+    populated: Arc<AtomicU64>,
+    /// A writer is making those up to here, or has.
+    asked: u64,
     /// The end of the last sync mark.
     pub marked: Option<u64>,
     /// How much had been appended between that and the one before; `u64::MAX` if there was none.
@@ -37,8 +46,18 @@ pub(super) struct Active {
 
 impl Active {
     pub(super) fn new(open: OpenSegment, slot: u32, end: u64, capacity: u64) -> Active {
-        let (allocated, populated) = (end, end);
-        Active { open, slot, end, allocated, capacity, populated, marked: None, sync_distance: u64::MAX, untidy: false }
+        Active {
+            open,
+            slot,
+            end,
+            allocated: end,
+            capacity,
+            populated: Arc::new(AtomicU64::new(end)),
+            asked: end,
+            marked: None,
+            sync_distance: u64::MAX,
+            untidy: false,
+        }
     }
 
     /// The map, if records are to be stored through it. While they are synced every few, they are written by system calls
@@ -56,30 +75,48 @@ impl Active {
         self.open.segment.publish_len(self.end);
     }
 
-    /// Has the pages up to `end` at hand, and some ahead.
+    /// Whether `len` bytes can be stored through the map at once.
+    #[inline]
+    pub(super) fn has_room(&self, len: u64, headroom: u64) -> bool {
+        let end = self.end + len;
+        let at_hand = end <= self.populated.load(Acquire).min(self.capacity) && !self.untidy;
+        at_hand && self.wanted(len, headroom) <= self.allocated && self.map_to_store_to().is_some()
+    }
+
+    /// Has the pages up to `end` at hand, and some ahead. Nobody fills a place meanwhile.
     #[inline]
     pub(super) fn populate(&mut self, end: u64) {
-        if end > self.populated {
+        if end > self.populated.load(Relaxed) {
             self.populate_ahead(end);
         }
     }
 
     #[cold]
-    pub(super) fn populate_ahead(&mut self, end: u64) {
+    fn populate_ahead(&mut self, end: u64) {
         let to = end.next_multiple_of(POPULATE).min(self.allocated).max(end);
-        let from = self.populated.max(self.end);
-        let map = self.map_to_store_to();
+        let from = self.populated.load(Relaxed).max(self.end);
         // Where files are mapped to be written, blocks are really reserved: elsewhere the zeros might take room of their own.
         let synced_often = self.sync_distance < LARGE_FRAME && matches!(self.open.segment.io(), SegmentIo::Mapped(_));
-        if map.is_some() || synced_often {
-            // Writing makes many pages of the page cache at once. To have them made one by one, as they are first stored to,
-            // was measured to take three times as long; should writing fail, that is what happens. Where records are synced
-            // every few, the file system notes once for all these blocks that they are in use now, not with every page that a
-            // sync comes to: that takes another write to the disk.
-            let _ = write_zeros_at(&*self.open.file, from, to - from);
-            map.inspect(|map| map.populate(from as usize, (to - from) as usize));
-            self.populated = to;
+        // Where records are synced every few, the file system notes once for all these blocks that they are in use now, not with
+        // every page that a sync comes to: that takes another write to the disk.
+        if self.map_to_store_to().is_some() || synced_often {
+            make_pages(&self.open, from, to);
+            self.populated.store(to, Relaxed);
+            self.asked = to;
         }
+    }
+
+    /// What the writer who has this turn is to make ahead, so that those who come after need not wait for it.
+    #[inline]
+    pub(super) fn ahead<'a>(&mut self, turn: impl FnOnce() -> Option<Turn<'a>>) -> Option<Ahead<'a>> {
+        let (from, to) = (self.asked, (self.asked + POPULATE).min(self.allocated));
+        if self.end + MAKE_EARLY < from || from >= to {
+            return None;
+        }
+        let turn = turn()?;
+        turn.filled();
+        self.asked = to;
+        Some(Ahead { open: self.open.clone(), populated: Arc::clone(&self.populated), from, to, _turn: turn })
     }
 
     /// Cuts away what a failed write left: it must never be taken for a record.
@@ -88,7 +125,8 @@ impl Active {
             let cut = self.open.file.set_len(self.end);
             cut.map_err(|e| Error::os(format_args!("truncate {}", self.open.segment.name()), &e))?;
             self.allocated = self.end;
-            self.populated = self.end;
+            self.populated.store(self.end, Relaxed);
+            self.asked = self.end;
             self.untidy = false;
         }
         Ok(())
@@ -119,5 +157,32 @@ impl Active {
             Err(e) => return Err(Error::os(format_args!("extend {}", self.open.segment.name()), &e)),
         }
         Ok(())
+    }
+}
+
+/// Pages that are made when this is dropped. Until then nobody else makes any.
+pub(super) struct Ahead<'a> {
+    open: OpenSegment,
+    populated: Arc<AtomicU64>,
+    from: u64,
+    to: u64,
+    _turn: Turn<'a>,
+}
+
+impl Drop for Ahead<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        make_pages(&self.open, self.from, self.to);
+        self.populated.store(self.to, Release);
+    }
+}
+
+/// Makes the pages of a part of the file to which nobody has stored anything yet. Writing makes many pages of the page cache at
+/// once: to have them made one by one, as they are first stored to, was measured to take three times as long. Should writing
+/// fail, that is what happens.
+fn make_pages(open: &OpenSegment, from: u64, to: u64) {
+    let _ = write_zeros_at(&*open.file, from, to - from);
+    if let SegmentIo::Mapped(map) = open.segment.io() {
+        map.populate(from as usize, (to - from) as usize);
     }
 }

@@ -1,19 +1,25 @@
 //! The end of the log: the active segment, how records are appended to it, and how it gives way to the next.
 //!
-//! Everything here happens under the append lock, so all writers agree on one order.
+//! Everything here happens under the append lock, so all writers agree on one order; but a place that a writer has [`claim`]ed he
+//! fills without.
 
 mod active;
+mod claim;
 mod factory;
+#[cfg(test)]
+mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, RwLockWriteGuard};
 
 use crate::error::{Code, Error, Result};
-use crate::index::{Index, Position};
+use crate::index::{Index, Position, Shard};
 use crate::log::header::{HEADER_LEN, LogEnd, Role};
 use crate::log::record::{self, DataFileEntry, MARK_LEN};
 use crate::log::segment::{Segment, SegmentIo, State, file_name};
 use crate::storage::{File, write_all_at};
 use active::{Active, LARGE_FRAME, MIN_GROWTH};
+use claim::Place;
+pub(crate) use claim::{Claim, Claims};
 pub(crate) use factory::{OpenSegment, SegmentFactory};
 
 /// This fraction of a segment is for tombstones alone, so that deleting works on a full disk.
@@ -151,33 +157,46 @@ impl Appender {
         self.active.as_ref().map_or(self.factory.mapped, |active| active.map_to_store_to().is_some())
     }
 
+    /// Whether a record of `len` bytes can be stored at once behind what has been claimed.
+    #[inline]
+    pub(crate) fn has_room(&self, len: u64, tombstone: bool) -> bool {
+        let headroom = if tombstone { 0 } else { self.factory.segment_size / HEADROOM_FRACTION };
+        self.active.as_ref().is_some_and(|active| active.has_room(len, headroom))
+    }
+
+    /// Gives the place of the next record away, for which there is room. The shard is the one that is to name it.
+    #[inline]
+    pub(crate) fn claim<'a>(
+        &mut self,
+        len: u64,
+        claims: &'a Claims,
+        shard: RwLockWriteGuard<'a, Shard>,
+    ) -> Result<Claim<'a>> {
+        let timestamp = self.next_timestamp()?;
+        let Some(active) = &mut self.active else { return Err(no_active_segment()) };
+        let turn = claims.add(self.appended);
+        let position = Position::new(active.slot, active.end, len);
+        active.end += len;
+        self.last_timestamp = timestamp;
+        self.appended += len;
+        let ahead = active.ahead(|| claims.try_add(self.appended));
+        Ok(Claim::new(Place { position, len, timestamp }, shard, turn, ahead))
+    }
+
     /// Appends a record. `prepare` has made room for it.
     pub(crate) fn append(&mut self, entry: &DataFileEntry<'_>, len: u64) -> Result<Position> {
-        if !self.stage(entry, len)? {
-            let Some(active) = &mut self.active else { return Err(no_active_segment()) };
-            let written = write_record(&*active.open.file, entry, len, active.end, &mut self.scratch);
+        let Some(active) = &mut self.active else { return Err(no_active_segment()) };
+        let (slot, offset) = (active.slot, active.end);
+        if let Some(map) = active.map_to_store_to().filter(|_| len < LARGE_FRAME) {
+            // SAFETY: `prepare` reserved blocks for the range, so it is inside the file; it lies behind the published end,
+            // where nobody reads, and the append lock, under which no place is being filled, keeps other writers out.
+            let stored = unsafe { map.write(offset as usize, len as usize, |out| record::encode_record(entry, out)) };
+            stored.unwrap_or_else(|| Err(Error::new(Code::Internal, "append beyond the mapping")))?;
+        } else {
+            let written = write_record(&*active.open.file, entry, len, offset, &mut self.scratch);
             written.inspect_err(|_| active.untidy = true)?;
         }
-        self.publish(entry.timestamp, len)
-    }
-
-    /// Stores a record behind the end of the log, where `prepare` has made room for it, unless it is to be written by
-    /// system calls: then false. It is no part of the log until `publish`.
-    pub(crate) fn stage(&mut self, entry: &DataFileEntry<'_>, len: u64) -> Result<bool> {
-        let Some(active) = &mut self.active else { return Err(no_active_segment()) };
-        let (offset, map) = (active.end, active.map_to_store_to());
-        let Some(map) = map.filter(|_| len < LARGE_FRAME) else { return Ok(false) };
-        // SAFETY: `prepare` reserved blocks for the range, so it is inside the file; it lies behind the
-        // published end, where nobody reads, and the append lock keeps other writers out.
-        let stored = unsafe { map.write(offset as usize, len as usize, |out| record::encode_record(entry, out)) };
-        stored.unwrap_or_else(|| Err(Error::new(Code::Internal, "append beyond the mapping")))?;
-        Ok(true)
-    }
-
-    /// Makes the record that was written behind the end a part of the log.
-    pub(crate) fn publish(&mut self, timestamp: i64, len: u64) -> Result<Position> {
-        let (slot, offset) = self.next_place()?;
-        self.publish_batch(len, timestamp, timestamp);
+        self.publish_batch(len, entry.timestamp, entry.timestamp);
         Ok(Position::new(slot, offset, len))
     }
 
@@ -201,7 +220,7 @@ impl Appender {
             active.populate(offset + len);
         }
         if !by_call && let Some(map) = active.map_to_store_to() {
-            // SAFETY: as in `stage`: inside the file, behind the published end, and under the append lock.
+            // SAFETY: as in `append`: inside the file, behind the published end, and under the append lock.
             let stored = unsafe { map.write(offset as usize, len as usize, |out| record::encode_batch(entries, out)) };
             return stored.unwrap_or_else(|| Err(Error::new(Code::Internal, "append beyond the mapping")));
         }
@@ -217,7 +236,7 @@ impl Appender {
         written.map_err(|e| Error::os(format_args!("append at offset {offset}"), &e))
     }
 
-    /// Takes back what `stage` or `write_batch_frame` has written: all of it, as each record in it is whole. It is cut away at
+    /// Takes back what `write_batch_frame` has written: all of it, as each record in it is whole. It is cut away at
     /// once, as the process may end before the next write. Should that fail, the next write tries again.
     pub(crate) fn retract_frame(&mut self) {
         let Some(active) = &mut self.active else { return };

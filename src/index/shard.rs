@@ -9,8 +9,8 @@ use super::{KeyHash, Overwrite, Position, Segments, Trust};
 use crate::error::Result;
 use crate::log::segment::Segment;
 
-/// One part of the index: the keys whose hashes have the same top bits.
-#[repr(align(64))]
+/// One part of the index: the keys whose hashes have the same top bits. What a look-up needs is on one cache line.
+#[repr(C, align(64))]
 pub(crate) struct Shard {
     number: usize,
     /// Counts the changes: what was found before is still true while this is the same.

@@ -109,6 +109,21 @@ pub(crate) fn encode_record(entry: &DataFileEntry<'_>, out: &mut [u8]) -> Result
     Ok(())
 }
 
+/// Writes a record that changes nothing to `out`, as long as that is: a tombstone of a key that nobody has, for it is made from
+/// a random number. `out` has room for a value's record, and so for a key of 8 bytes at least. It cannot fail.
+#[cold]
+pub(crate) fn encode_filler(timestamp: i64, random: u64, out: &mut [u8]) {
+    let body_end = out.len() - CRC_LEN;
+    let key_end = body_end - 1;
+    out[..PREFIX_LEN].copy_from_slice(&((body_end - PREFIX_LEN) as u64).to_le_bytes());
+    out[PREFIX_LEN..KEY_LEN_AT].copy_from_slice(&timestamp.to_le_bytes());
+    out[KEY_LEN_AT..KEY_AT].copy_from_slice(&((key_end - KEY_AT) as u64).to_le_bytes());
+    let random = random.to_le_bytes().into_iter().cycle();
+    out[KEY_AT..key_end].iter_mut().zip(random).for_each(|(to, byte)| *to = byte);
+    out[key_end] = 0;
+    close_frame(out);
+}
+
 /// Encodes a record around its value: what comes before the value to `out`, and what comes behind it as
 /// the result. For values that are too large to be copied for it.
 pub(crate) fn encode_split(entry: &DataFileEntry<'_>, out: &mut Vec<u8>) -> Result<[u8; CRC_LEN]> {
@@ -225,6 +240,20 @@ mod tests {
         let mut out = vec![0xaa; record_len(entry.key.len(), entry.value.map(<[u8]>::len)) as usize];
         encode_record(entry, &mut out).unwrap();
         out
+    }
+
+    #[test]
+    fn a_filler_is_a_tombstone_of_an_unlikely_key() {
+        for len in [record_len(0, Some(0)), record_len(16, Some(100)), 4096] {
+            let (mut out, mut other) = (vec![0xaa; len as usize], vec![0xaa; len as usize]);
+            encode_filler(7, 0x0123_4567_89ab_cdef, &mut out);
+            encode_filler(7, 0x0123_4567_89ab_cdee, &mut other);
+            let (head, other) = (Head::parse(&out, len).unwrap(), Head::parse(&other, len).unwrap());
+            assert_eq!((head.timestamp, head.value_len, record_len(head.key.len(), None)), (7, None, len));
+            assert!(head.key.len() >= 8 && head.key != other.key);
+            let entry = DataFileEntry { timestamp: 7, key: head.key, value: None };
+            assert_eq!(encoded(&entry), out);
+        }
     }
 
     #[test]

@@ -121,6 +121,12 @@ impl Segment {
         self.len.store(len, Release);
     }
 
+    /// As `publish_len`, unless more has been published.
+    #[inline]
+    pub(crate) fn extend_len(&self, len: u64) {
+        self.len.fetch_max(len, AcqRel);
+    }
+
     pub(crate) fn state(&self) -> State {
         match self.state.load(Acquire) {
             0 => State::Active,
@@ -157,10 +163,10 @@ impl Segment {
         self.min_timestamp.load(Relaxed)
     }
 
-    /// Under the append lock.
+    #[inline]
     pub(crate) fn note_timestamp(&self, timestamp: i64) {
         if timestamp < self.min_timestamp.load(Relaxed) {
-            self.min_timestamp.store(timestamp, Relaxed);
+            self.min_timestamp.fetch_min(timestamp, Relaxed);
         }
     }
 

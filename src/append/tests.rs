@@ -1,0 +1,150 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::*};
+use std::thread::{self, scope};
+use std::time::Duration;
+
+use super::claim::{Claim, Claims};
+use crate::log::record::{DataFileEntry, record_len};
+use crate::storage::sim::{PageMode, SimStorage};
+use crate::{Options, Progress, Store};
+
+fn open(disk: &SimStorage) -> Store {
+    let options = Options { background: false, ..Options::default() };
+    Store::open_on(Arc::new(disk.handle()), &options).unwrap()
+}
+
+/// A place for a record of this key and value that is being filled.
+fn claim<'a>(store: &'a Store, key: &[u8], value: &[u8]) -> Claim<'a> {
+    let (engine, len) = (&store.engine, record_len(key.len(), Some(value.len())));
+    let mut appender = engine.appender_alone().unwrap();
+    if !appender.has_room(len, false) {
+        appender.prepare(len, false, &engine.index).unwrap();
+    }
+    let shard = engine.index.write(engine.hash(key)).unwrap();
+    let claim = appender.claim(len, &engine.claims, shard).unwrap();
+    claim.fill(&DataFileEntry { timestamp: claim.place.timestamp, key, value: Some(value) }).unwrap();
+    claim
+}
+
+/// Whether `work` waits for what `then` does.
+fn waits(work: impl FnOnce() + Send, then: impl FnOnce()) -> bool {
+    let done = AtomicBool::new(false);
+    scope(|threads| {
+        threads.spawn(|| {
+            work();
+            done.store(true, Release);
+        });
+        thread::sleep(Duration::from_millis(20));
+        let waited = !done.load(Acquire);
+        then();
+        waited
+    })
+}
+
+#[test]
+fn a_place_waits_for_those_before_it_and_for_no_others() {
+    let claims = Claims::default();
+    let (first, second) = (claims.add(0), claims.add(100));
+    second.filled();
+    assert!(waits(|| second.await_earlier(), || first.filled()));
+    drop(second);
+    let third = claims.add(200);
+    first.await_earlier();
+    assert!(waits(
+        || claims.settle(),
+        || {
+            drop(first);
+            drop(third);
+        }
+    ));
+    claims.settle();
+}
+
+#[test]
+fn there_are_not_more_places_than_can_be_noted() {
+    let claims = Claims::default();
+    let mut places: Vec<_> = (0u64..).map_while(|start| claims.try_add(start)).collect();
+    assert_eq!(places.len(), 8);
+    assert!(waits(|| drop(claims.add(100)), || drop(places.pop())));
+}
+
+#[test]
+fn a_place_that_was_not_used_changes_nothing() {
+    for stored in [false, true] {
+        let disk = SimStorage::new(3, PageMode::Page);
+        let store = open(&disk);
+        let value = stored.then(|| b"value".to_vec());
+        if stored {
+            store.set(b"key", b"value").unwrap();
+        }
+        let unused = claim(&store, b"key", b"another");
+        let other = claim(&store, b"other", b"");
+        drop(unused);
+        drop(other);
+        store.set(b"last", b"of all").unwrap();
+        let check = |store: &Store| {
+            assert_eq!(store.get(b"key").unwrap(), value);
+            assert_eq!(store.get(b"other").unwrap(), None);
+            assert_eq!(store.get(b"last").unwrap().unwrap(), b"of all");
+            assert_eq!(store.stats().keys, 1 + stored as u64);
+            store.verify(&mut Progress::new(&mut |_, _| true)).unwrap().verdict().unwrap();
+        };
+        check(&store);
+        check(&open(&disk.deep_copy().reboot()));
+        store.close().unwrap();
+        let store = open(&disk);
+        check(&store);
+        store.compact().unwrap();
+        check(&store);
+        assert_eq!(store.stats().tombstone_bytes, 0);
+        assert_eq!(disk.violation(), None);
+    }
+}
+
+#[test]
+fn a_kill_loses_what_comes_behind_a_place_that_was_not_filled() {
+    let disk = SimStorage::new(4, PageMode::Page);
+    let store = open(&disk);
+    store.set(b"before", b"1").unwrap();
+    let (engine, len) = (&store.engine, record_len(1, Some(1)));
+    let unfilled = {
+        let shard = engine.index.write(engine.hash(b"a")).unwrap();
+        engine.appender_alone().unwrap().claim(len, &engine.claims, shard).unwrap()
+    };
+    let filled = claim(&store, b"b", b"2");
+    let killed = disk.deep_copy().reboot();
+    let reopened = open(&killed);
+    assert_eq!((reopened.stats().keys, reopened.exists(b"b").unwrap()), (1, false));
+    // Behind a record in the place that was not filled, the one behind that must not come back.
+    reopened.set(b"c", b"3").unwrap();
+    let again = open(&killed.deep_copy().reboot());
+    assert_eq!((again.stats().keys, again.exists(b"b").unwrap()), (2, false));
+    drop((unfilled, filled));
+    assert_eq!((store.stats().keys, store.get(b"before").unwrap().unwrap()), (1, b"1".to_vec()));
+}
+
+#[test]
+fn records_of_several_writers_stay_as_they_were_written() {
+    const EACH: u64 = 8_000;
+    let dir = tempfile::tempdir().unwrap();
+    let key = |writer: u64, n: u64| [writer.to_le_bytes(), n.to_le_bytes()].concat();
+    let value = |writer: u64, n: u64| vec![(writer * 31 + n) as u8; (n * 7919 % 3000) as usize];
+    let options = Options { segment_size: 16 << 20, ..Options::default() };
+    let check = |store: &Store| {
+        for (writer, n) in (0..4).flat_map(|writer| (0..EACH).map(move |n| (writer, n))) {
+            assert!(store.get(&key(writer, n)).unwrap().unwrap() == value(writer, n), "{writer} {n}");
+        }
+    };
+    let store = Store::open(dir.path(), &options).unwrap();
+    scope(|threads| {
+        for writer in 0..4 {
+            let store = &store;
+            threads.spawn(move || (0..EACH).for_each(|n| store.set(&key(writer, n), &value(writer, n)).unwrap()));
+        }
+    });
+    check(&store);
+    store.close().unwrap();
+    let store = Store::open(dir.path(), &options).unwrap();
+    assert_eq!(store.recovery_info().rejected_hints, 0);
+    check(&store);
+}
