@@ -233,11 +233,12 @@ pub(crate) mod tests {
             disk.fail(FaultPlan { at: 0, errno: libc::ENOMEM, persistent: true, calls: Calls::MAP });
             // Or else it would have everything proven.
             let maintenance_waits = store.engine.maintenance.lock();
-            // Too large for the segment that there may be.
-            store.set(&b, &[1; 8000]).unwrap();
+            // Too large for the segment if there is one.
+            let value = vec![1; if rotated_before { 100 } else { 8000 }];
+            store.set(&b, &value).unwrap();
             assert!(!store.engine.appender().unwrap().stores_to_map());
             assert_eq!(store.get(&a).unwrap().unwrap(), b"value");
-            assert_eq!(store.get(&b).unwrap().unwrap(), [1; 8000]);
+            assert_eq!(store.get(&b).unwrap().unwrap(), value);
             drop(maintenance_waits);
         }
     }

@@ -69,6 +69,35 @@ fn there_are_not_more_places_than_can_be_noted() {
 }
 
 #[test]
+fn nobody_has_the_log_to_himself_while_a_place_is_open() {
+    let store = open(&SimStorage::new(2, PageMode::Page));
+    let open = claim(&store, b"key", b"value");
+    assert!(waits(|| drop(store.engine.appender().unwrap()), || drop(open)));
+}
+
+#[test]
+fn pages_are_used_only_once_they_have_been_made() {
+    let store = open(&SimStorage::new(2, PageMode::Page));
+    (0..1000u64).for_each(|n| store.set(&n.to_le_bytes(), &[1; 1000]).unwrap());
+    let claims = &store.engine.claims;
+    let mut appender = store.engine.appender().unwrap();
+    let active = appender.active.as_mut().unwrap();
+    let ahead = loop {
+        assert!(active.has_room(1000, 0));
+        active.end += 1000;
+        if let Some(ahead) = active.ahead(|| claims.try_add(0)) {
+            break ahead;
+        }
+    };
+    while active.has_room(1000, 0) {
+        assert!(active.ahead(|| claims.try_add(0)).is_none(), "nobody else makes any");
+        active.end += 1000;
+    }
+    assert!(waits(|| claims.settle(), || drop(ahead)));
+    assert!(active.has_room(1000, 0));
+}
+
+#[test]
 fn a_place_that_was_not_used_changes_nothing() {
     for stored in [false, true] {
         let disk = SimStorage::new(3, PageMode::Page);
