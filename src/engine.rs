@@ -38,14 +38,16 @@ pub struct Store {
 
 /// What the parts of a store share.
 ///
-/// Locks are taken in this order: maintenance, commit, append, segment table, shard.
+/// Locks are taken in this order: maintenance, commit, append, segment table, shard. Claims of places in the log are waited for
+/// under the append lock: whoever has one takes none of these locks but that of the shard, which he has already.
 pub(crate) struct Engine {
     pub storage: Arc<dyn Storage>,
     pub options: Options,
     pub factory: Arc<SegmentFactory>,
     pub index: Index,
     pub hash_seed: [u64; 2],
-    /// The append lock. Whoever changes an entry of the index holds it, unless he gives one back that was replaced on trust.
+    /// The append lock. Whoever changes an entry of the index holds it or has a claim, unless he gives one back that was replaced
+    /// on trust.
     pub appender: Mutex<Appender>,
     pub claims: Claims,
     /// How many of the last sets in a row stored a new key, up to what matters.
@@ -258,14 +260,15 @@ impl Engine {
     }
 
     /// Takes the append lock, and has all overwrites proven that are on trust: while it is held, the index has an entry for
-    /// each key that is stored, and all garbage is counted.
+    /// each key that is stored.
     pub(crate) fn proving_appender(&self) -> Result<MutexGuard<'_, Appender>> {
         let appender = self.appender()?;
-        self.index.on_trust().try_for_each(|shard| self.prove(&mut *shard?))?;
+        self.prove_all()?;
         Ok(appender)
     }
 
-    /// Takes the append lock, and waits for those who fill places: while it is held, the log and the index stay as they are.
+    /// Takes the append lock, and waits for those who fill places: while it is held, the log ends where the index does, and no
+    /// key's newest record becomes another.
     pub(crate) fn appender(&self) -> Result<MutexGuard<'_, Appender>> {
         let appender = self.appender_alone()?;
         self.claims.settle();
@@ -351,7 +354,7 @@ impl Engine {
 
     pub(crate) fn stats(&self) -> Stats {
         // Should that fail, some garbage is not counted yet.
-        drop(self.proving_appender());
+        let _ = self.prove_all();
         let (keys, index_bytes) = self.index.usage();
         let mut stats = Stats { keys, index_bytes, mapped: self.factory.mapped, ..Stats::default() };
         for segment in self.index.segments().iter() {

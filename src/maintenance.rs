@@ -52,14 +52,21 @@ pub(crate) struct Maintenance {
     brake: AtomicBool,
     /// How many callers want the background thread to stand back.
     demands: AtomicU32,
-    /// Bytes of records that later ones have made garbage since open, and how many of them a writer has seen.
-    garbage: AtomicU64,
-    noticed: AtomicU64,
+    garbage: Garbage,
     pub pinned_bytes: AtomicU64,
     /// What compaction has written to an output that is not a segment of the log yet.
     output_bytes: AtomicU64,
     pub compactions: AtomicU64,
     pub compacted_bytes: AtomicU64,
+}
+
+/// Bytes of records that later ones have made garbage since open. Apart from what all writers read.
+#[derive(Default)]
+#[repr(align(64))]
+struct Garbage {
+    made: AtomicU64,
+    /// So many of them a writer has noticed.
+    noticed: AtomicU64,
 }
 
 /// What is under way. Behind the maintenance lock.
@@ -148,22 +155,25 @@ impl Maintenance {
     /// Counts garbage. The next write makes it known.
     #[inline]
     pub(crate) fn note_garbage(&self, bytes: u64) {
-        self.garbage.fetch_add(bytes, Relaxed);
+        self.garbage.made.fetch_add(bytes, Relaxed);
     }
 
     /// Has the work done that a write leaves to do.
     #[inline]
     pub(crate) fn after_write(&self, engine: &Engine, written: &Written) {
-        let look = self.noticed.load(Relaxed) / LOOK_EVERY != self.garbage.load(Relaxed) / LOOK_EVERY;
+        let look = self.garbage.noticed.load(Relaxed) / LOOK_EVERY != self.garbage.made.load(Relaxed) / LOOK_EVERY;
         if look || written.backlog != written.backlog_before || !engine.options.background {
             self.look_after(engine, written);
         }
     }
 
     fn look_after(&self, engine: &Engine, written: &Written) {
-        let garbage = self.garbage.load(Relaxed);
-        let before = self.noticed.fetch_max(garbage, Relaxed).min(garbage);
+        let notice = || {
+            let garbage = self.garbage.made.load(Relaxed);
+            (self.garbage.noticed.fetch_max(garbage, Relaxed).min(garbage), garbage)
+        };
         if engine.options.background {
+            let (before, garbage) = notice();
             // The thread may be busy with a long sync: the writers notice themselves that it falls behind.
             if before / BRAKE_EVERY != garbage / BRAKE_EVERY && engine.log_over_limit() || written.backlog >= BACKLOG {
                 self.brake.store(true, Relaxed);
@@ -175,10 +185,10 @@ impl Maintenance {
             }
             return;
         }
-        let due = before / LOOK_EVERY != garbage / LOOK_EVERY
-            || written.backlog > 0
-            || engine.options.sync == SyncLevel::Interval;
         let Some(mut maintainer) = self.try_lock() else { return };
+        let (before, garbage) = notice();
+        let look = before / LOOK_EVERY != garbage / LOOK_EVERY;
+        let due = look || written.backlog > 0 || engine.options.sync == SyncLevel::Interval;
         if due || maintainer.unfinished {
             // A failure of this work is not one of the write, which has succeeded: it will be tried again.
             let budget = 4 * (garbage - before) + LEAST_SLICE;
@@ -288,12 +298,12 @@ impl Maintainer {
 
     fn step_without_brake(&mut self, engine: &Engine, budget: u64, goal: Goal) -> Result<bool> {
         self.sync_and_seal(engine)?;
-        // So that all garbage is counted.
-        drop(engine.proving_appender()?);
         if self.job.is_some() {
             engine.start_sync()?;
             return self.step_job(engine, budget).map(|()| true);
         }
+        // So that all garbage is counted.
+        engine.prove_all()?;
         let inputs = choose(engine, goal, self.retired.count())?;
         if !inputs.is_empty() {
             self.job = Some(Job::new(engine, inputs)?);

@@ -56,6 +56,9 @@ pub(crate) struct Entry {
     pub hidden: bool,
 }
 
+/// What was found to be a key's entry, and the version of its shard then.
+pub(crate) type Located = (u64, Option<Entry>);
+
 impl Engine {
     /// Finds the key's value and has it stored to where `out` says. `None` if the key is not stored.
     pub(crate) fn get_with<B: ValueBuf>(&self, key: &[u8], out: &mut B) -> Result<Option<usize>> {
@@ -127,7 +130,7 @@ impl Engine {
     }
 
     /// The key's index entry, and the version of the shard at which that was so.
-    pub(crate) fn locate(&self, key: &[u8], hash: KeyHash) -> Result<(u64, Option<Entry>)> {
+    pub(crate) fn locate(&self, key: &[u8], hash: KeyHash) -> Result<Located> {
         let shard = self.index.read(hash)?;
         let version = shard.version();
         if self.factory.mapped {

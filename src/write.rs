@@ -1,15 +1,16 @@
-//! Writing: stamp, append, point the index at it. One writer at a time, so that log and index agree on the order.
+//! Writing: stamp, append, point the index at it. Log and index agree on the order, as a writer gets his place in the log and the
+//! key's shard at once.
 
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::append::{Appender, Claim};
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
-use crate::index::{KeyHash, Position, Shard};
-use crate::log::record::{DataFileEntry, key_end, record_len};
+use crate::index::{KeyHash, Position, Shard, Trust};
+use crate::log::record::{DataFileEntry, record_len};
 use crate::log::segment::{Segment, SegmentIo};
 use crate::options::SyncLevel;
-use crate::read::Entry;
+use crate::read::{Entry, Located};
 use crate::sync::poisoned;
 use crate::{MAX_KEY_LEN, MAX_VALUE_LEN};
 
@@ -131,16 +132,21 @@ impl Engine {
     fn write(&self, key: &[u8], value: Option<&[u8]>, condition: Condition<'_>) -> Result<Outcome> {
         self.check_takes_writes()?;
         let hash = self.hash(key);
+        // Most of the work, and any waiting for a cold page, before the lock that all writers share.
+        let mut found = None;
+        if value.is_none() {
+            self.prove_if(hash, |trust| !trust.overwrites().is_empty())?;
+            found = Some(self.locate(key, hash)?);
+        }
+        if matches!(found, Some((_, None))) {
+            return Ok(Outcome::Nothing);
+        }
         if matches!(condition, Condition::None)
-            && let Some((outcome, written)) = self.write_at_once(key, value, hash)?
+            && let Some((outcome, written)) = self.write_at_once(key, value, hash, found)?
         {
             return self.after_write(outcome, &written);
         }
-        // Most of the work, and any waiting for a cold page, before the lock that all writers share.
-        let found = self.locate(key, hash)?;
-        if value.is_none() && found.1.is_none() {
-            return Ok(Outcome::Nothing);
-        }
+        let found = found.map_or_else(|| self.locate(key, hash), Ok)?;
         self.maintenance.slow_down(self, record_len(key.len(), value.map(<[u8]>::len)));
         let (outcome, written) = match self.append_and_index(key, value, hash, found, condition) {
             Err(e) if e.code() == Code::NoSpace && self.make_room(value.is_none()) => {
@@ -164,13 +170,22 @@ impl Engine {
     /// lines of the index that it takes are on their way. `None`, and no record has been written, if it has to be done with more
     /// care: if an older one may have to be waited for, if the record is large or goes to the log by system calls, if there is
     /// nothing to delete, or if writers are to wait.
-    fn write_at_once(&self, key: &[u8], value: Option<&[u8]>, hash: KeyHash) -> Result<Option<(Outcome, Written)>> {
+    fn write_at_once(
+        &self,
+        key: &[u8],
+        value: Option<&[u8]>,
+        hash: KeyHash,
+        found: Option<Located>,
+    ) -> Result<Option<(Outcome, Written)>> {
         let len = record_len(key.len(), value.map(<[u8]>::len));
-        let fresh = value.is_some() && self.expects_fresh();
-        if len > COPY_UNDER_LOCK || self.maintenance.braking() || !self.ask_for_memory(key, value, hash, fresh)? {
+        let by_calls = !self.factory.mapped || self.options.sync == SyncLevel::Always;
+        if by_calls || len > COPY_UNDER_LOCK || self.maintenance.braking() {
             return Ok(None);
         }
-        let Some((mut claim, deleted, written)) = self.claim(key, hash, len, value.is_none())? else { return Ok(None) };
+        if found.is_none() && !self.ask_for_memory(hash)? {
+            return Ok(None);
+        }
+        let Some((mut claim, deleted, written)) = self.claim(key, hash, len, found)? else { return Ok(None) };
         let entry = DataFileEntry { timestamp: claim.place.timestamp, key, value };
         claim.fill(&entry)?;
         let (shard, position) = (&mut *claim.shard, claim.place.position);
@@ -189,17 +204,17 @@ impl Engine {
         Ok(Some((Outcome::Done { existed }, written)))
     }
 
-    /// Gives away the place of the next record, and with it the entry that this deletes if it is a tombstone. `None` if there is
-    /// no room for it in the map, or nothing to delete.
+    /// Gives away the place of the next record, and with it the entry that this deletes, if that has been found. `None` if there
+    /// is no room for it in the map, or nothing to delete any more.
     fn claim(
         &self,
         key: &[u8],
         hash: KeyHash,
         len: u64,
-        tombstone: bool,
+        found: Option<Located>,
     ) -> Result<Option<(Claim<'_>, Option<Entry>, Written)>> {
         let mut appender = self.appender_alone()?;
-        let backlog = appender.backlog();
+        let (backlog, tombstone) = (appender.backlog(), found.is_some());
         if !appender.has_room(len, tombstone) {
             self.claims.settle();
             let stores = appender.stores_to_map() && appender.prepare(len, tombstone, &self.index).is_ok();
@@ -208,53 +223,55 @@ impl Engine {
             }
         }
         let mut shard = self.index.write(hash)?;
-        let deleted = if tombstone { self.find_to_delete(&mut shard, key, hash)? } else { None };
-        if tombstone && deleted.is_none() {
-            return Ok(None);
+        let mut deleted = None;
+        if let Some(found) = found {
+            self.prove(&mut shard)?;
+            deleted = self.find_again(&shard, key, hash, found)?;
+            if deleted.is_none() {
+                return Ok(None);
+            }
+            shard.reserve(hash)?;
         }
         let claim = appender.claim(len, &self.claims, shard)?;
         Ok(Some((claim, deleted, Written::since(backlog, &appender))))
     }
 
-    /// The entry that is to be deleted, with nothing else to be done before it is. `None` if the key is not stored.
-    fn find_to_delete(&self, shard: &mut Shard, key: &[u8], hash: KeyHash) -> Result<Option<Entry>> {
-        self.prove(shard)?;
-        let found = self.find(shard, key, hash)?;
-        if found.is_some() {
-            shard.reserve(hash)?;
+    /// What was found, if that is still true, or else what there is now.
+    fn find_again(&self, shard: &Shard, key: &[u8], hash: KeyHash, (version, found): Located) -> Result<Option<Entry>> {
+        match found {
+            Some(entry) if entry.hidden => self.find(shard, key, hash),
+            found if shard.version() == version => Ok(found),
+            _ => self.find(shard, key, hash),
         }
-        Ok(found)
     }
 
-    /// Makes room for another overwrite on trust, and asks for what will be read: a part of the index and the record that may be
-    /// the key's, unless the key is expected to be new or that record needs no look. False if there is nothing to delete, or if
-    /// the record may have to be waited for: then nobody else is to wait meanwhile.
-    fn ask_for_memory(&self, key: &[u8], value: Option<&[u8]>, hash: KeyHash, fresh: bool) -> Result<bool> {
+    /// Makes room for another overwrite on trust, and asks for the part of the index that a set changes. False if the record
+    /// that it may have to look at has to be waited for: then nobody else is to wait meanwhile.
+    fn ask_for_memory(&self, hash: KeyHash) -> Result<bool> {
+        let fresh = self.expects_fresh();
         if !fresh && !self.warm.load(Relaxed) {
             return Ok(false);
         }
         let mut shard = self.index.read(hash)?;
         if shard.trust().full() {
             drop(shard);
-            self.prove(&mut *self.index.write(hash)?)?;
+            self.prove_if(hash, Trust::full)?;
             shard = self.index.read(hash)?;
         }
         shard.prefetch_to_change(hash);
         if fresh {
             return Ok(true);
         }
-        let mut asked = value.is_some();
         for position in shard.candidates(hash) {
             let segment = shard.segment(position)?;
             if segment.id() < self.first_id {
                 return Ok(false);
             }
-            if value.is_none() || !self.trusts(segment, position) {
-                segment.prefetch(position.offset(), key_end(key.len()));
+            if !self.trusts(segment, position) {
+                segment.prefetch(position.offset(), position.len_bound());
             }
-            asked = true;
         }
-        Ok(asked)
+        Ok(true)
     }
 
     /// What a set is going to replace.
@@ -290,7 +307,7 @@ impl Engine {
         key: &[u8],
         value: Option<&[u8]>,
         hash: KeyHash,
-        found: (u64, Option<Entry>),
+        found: Located,
         condition: Condition<'_>,
     ) -> Result<(Outcome, Written)> {
         let mut appender = self.appender()?;
@@ -334,7 +351,7 @@ impl Engine {
         self.fresh.load(Relaxed) >= EXPECT_FRESH
     }
 
-    /// Counts the new keys in a row, or batches of such. Under the append lock.
+    /// Counts the new keys in a row, or batches of such. Two threads may count one for two.
     #[inline]
     pub(crate) fn note_fresh(&self, fresh: bool) {
         let count = self.fresh.load(Relaxed);
@@ -362,19 +379,15 @@ impl Engine {
         key: &[u8],
         value: Option<&[u8]>,
         hash: KeyHash,
-        (version, found): (u64, Option<Entry>),
+        found: Located,
     ) -> Result<Outcome> {
         let len = record_len(key.len(), value.map(<[u8]>::len));
         let entry = DataFileEntry { timestamp: appender.next_timestamp()?, key, value };
         appender.prepare(len, value.is_none(), &self.index)?;
         let mut shard = self.index.write(hash)?;
-        let mut old = if shard.version() == version { found } else { self.find(&shard, key, hash)? };
-        // Whoever reads by system calls does not know of what is hidden, and while a long record is copied nobody is to prove
-        // anything.
-        if value.is_none() || len > COPY_UNDER_LOCK || !appender.stores_to_map() || old.is_some_and(|old| old.hidden) {
-            self.prove(&mut shard)?;
-            old = if old.is_some_and(|old| !old.hidden) { old } else { self.find(&shard, key, hash)? };
-        }
+        // Whoever reads by system calls does not know of what is hidden.
+        self.prove(&mut shard)?;
+        let old = self.find_again(&shard, key, hash, found)?;
         if value.is_none() && old.is_none() {
             return Ok(Outcome::Nothing);
         }
@@ -382,8 +395,8 @@ impl Engine {
         let position = if len <= COPY_UNDER_LOCK {
             appender.append(&entry, len)?
         } else {
-            // Readers must not wait for a long copy. The entry stays as it is meanwhile: whoever changes
-            // the index holds the append lock.
+            // Readers must not wait for a long copy. The entry stays as it is meanwhile: nobody has a claim or gets one, and there
+            // is nothing to be proven.
             drop(shard);
             let position = appender.append(&entry, len)?;
             shard = self.index.write(hash)?;

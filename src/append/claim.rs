@@ -46,7 +46,7 @@ impl Claims {
             if let Some(turn) = self.try_add(start) {
                 return turn;
             }
-            yield_now();
+            wait_until(|| self.0.iter().any(|place| place.load(Relaxed) == FREE));
         }
     }
 
@@ -54,7 +54,7 @@ impl Claims {
     #[inline]
     pub(super) fn try_add(&self, start: u64) -> Option<Turn<'_>> {
         let place = self.0.iter().find(|place| place.load(Acquire) == FREE)?;
-        place.store(start, Relaxed);
+        place.store(start, Release);
         Some(Turn { claims: self, place, start })
     }
 
@@ -97,7 +97,8 @@ pub(crate) struct Place {
     pub timestamp: i64,
 }
 
-/// A record's place that is being filled, and the shard that is to name it.
+/// A record's place that is being filled, and the shard that is to name it. Whoever has one takes no other lock of the store's,
+/// as it may be waited for under the append lock.
 pub(crate) struct Claim<'a> {
     pub place: Place,
     published: bool,
@@ -143,6 +144,7 @@ impl<'a> Claim<'a> {
 
     fn publish_now(&mut self) -> Result<()> {
         self.published = true;
+        // Not earlier: as long as something can fail, other bytes may have to come here.
         self.turn.filled();
         self.turn.await_earlier();
         let segment = self.segment()?;
@@ -151,10 +153,14 @@ impl<'a> Claim<'a> {
         Ok(())
     }
 
-    /// Fills the place with what changes nothing: others may have filled theirs behind it.
+    /// Fills the place with what changes nothing, as when there is no memory for the index: others may have filled theirs behind
+    /// it. After a tombstone has been stored nothing fails but by a panic, and it may be too short for the key of another one.
     #[cold]
     fn leave_nothing(&self) -> Result<()> {
         let (segment, Place { len, timestamp, .. }) = (self.segment()?, self.place);
+        if len < record::record_len(0, Some(0)) {
+            return Ok(());
+        }
         segment.add_tombstone(len);
         self.store(|out| {
             record::encode_filler(timestamp, segment.identity(), out);

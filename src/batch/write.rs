@@ -212,9 +212,7 @@ impl Engine {
     /// Proves what is on trust where a batch changes anything. None of these shards changes until the append lock is free.
     fn prove_for(&self, targets: &[Target]) -> Result<()> {
         for run in targets.chunk_by(same_shard) {
-            if !self.index.read(run[0].hash)?.trust().overwrites().is_empty() {
-                self.prove(&mut *self.index.write(run[0].hash)?)?;
-            }
+            self.prove_if(run[0].hash, |trust| !trust.overwrites().is_empty())?;
         }
         Ok(())
     }

@@ -19,7 +19,8 @@ impl Engine {
         let _demand = self.maintenance.demand();
         let newest = {
             let _maintainer = self.maintenance.lock();
-            let mut appender = self.proving_appender()?;
+            self.prove_all()?;
+            let mut appender = self.appender()?;
             // Even if it holds no garbage yet: the sync mark of the sync to come would be some.
             if appender.active().is_some_and(|o| o.segment.len() > HEADER_LEN as u64) {
                 appender.rotate()?;

@@ -99,10 +99,10 @@ impl Job {
             inputs.push(Input { segment, slot, listing: None, scanner: None });
         }
         let job = Job { inputs, stage: Stage::LookUp(0), output: None, found: Found::default() };
-        // From here on no record of an input loses its entry on trust: it would be taken for garbage.
+        // Once those are done who have a claim, no record of an input loses its entry on trust: it would be taken for garbage.
         job.inputs().for_each(|segment| segment.set_in_compaction(true));
-        match engine.proving_appender() {
-            Ok(_) => Ok(job),
+        match engine.appender().map(drop).and_then(|()| engine.prove_all()) {
+            Ok(()) => Ok(job),
             Err(e) => {
                 job.abandon(engine);
                 Err(e)

@@ -183,7 +183,7 @@ impl Index {
     /// Keys stored, and bytes of memory taken.
     pub(crate) fn usage(&self) -> (u64, u64) {
         let mut keys = 0;
-        let mut bytes = (SHARDS * size_of::<RwLock<Shard>>()) as u64;
+        let mut bytes = (SHARDS * (size_of::<RwLock<Shard>>() + MOST_ON_TRUST * size_of::<Overwrite>())) as u64;
         for shard in &self.shards {
             let shard = shard.read().unwrap_or_else(PoisonError::into_inner);
             keys += shard.keys;

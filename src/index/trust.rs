@@ -7,16 +7,16 @@
 //! Should the older record be another key's after all, it must not be lost meanwhile. A look-up of that key finds the entry
 //! that replaced it, sees that this is not its key's, and goes on to the older positions that are hidden here. So there must
 //! be an entry with these bits as long as something is hidden, of a record that is read through a map: whoever removes
-//! entries, or writes by system calls, has what the shard hides proven first.
+//! entries, or writes to a segment that is not mapped, has what the shard hides proven first.
 
 use super::{KeyHash, Position};
 use crate::error::{Error, Result};
 
 /// So many are proven together. With 64 an overwrite took as long in the mean, but one in a hundred nearly twice as long.
 pub(crate) const MOST: usize = 16;
-/// They are proven earlier if their records may be longer than this: in all shards there is never much garbage that has not
-/// been counted.
-const MOST_BYTES: u64 = 16 << 10;
+/// They are proven earlier if their records may be longer than this: in all shards there are never more than about 2 MiB of garbage
+/// that has not been counted.
+const MOST_BYTES: u64 = 4 << 10;
 
 /// An entry that was replaced on trust.
 #[derive(Clone, Copy)]
