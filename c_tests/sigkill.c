@@ -1,10 +1,12 @@
 /*
  * Killed at any moment, during any call: what was acknowledged is there, in order, and the one call that was under way
- * has either happened or not. KV_ROUNDS sets the number of kills for each combination of options.
+ * has either happened or not; also where several threads write. KV_ROUNDS sets the number of kills for each combination of
+ * options.
  */
 #include "check.h"
 
 #include <poll.h>
+#include <sys/mman.h>
 
 enum { KEYS = 200 };
 
@@ -147,6 +149,96 @@ static void rounds(const char *path, const struct setting *settings, uint64_t co
     CHECK(count < 10 || applied > 0);
 }
 
+/* Several threads, each with keys of its own, write until they are killed. */
+enum { THREADS = 4, OWN_KEYS = 50 };
+
+static struct own {
+    kv_store *store;
+    /* The number of the last operation that was. */
+    uint64_t thread, acknowledged;
+} *writers;
+
+static uint64_t own_key(const struct own *writer, uint64_t n) { return writer->thread * 1000 + n % OWN_KEYS; }
+
+static bool own_deletes(uint64_t n) { return n % 7 == 0 && n > OWN_KEYS; }
+
+static size_t own_len(uint64_t n) { return n % 97 == 0 ? 5000 : n * 31 % 400; }
+
+static void *write_own(void *data) {
+    struct own *writer = data;
+    for (uint64_t n = writer->acknowledged + 1;; n++) {
+        if (own_deletes(n)) {
+            CHECK(del_numbered(writer->store, own_key(writer, n)) >= 0);
+        } else {
+            OK(set_numbered(writer->store, own_key(writer, n), n, own_len(n)));
+        }
+        __atomic_store_n(&writer->acknowledged, n, __ATOMIC_RELEASE);
+    }
+    return NULL;
+}
+
+static void write_own_until_killed(const char *path, const struct setting *settings) {
+    kv_store *store = open_with(path, settings);
+    pthread_t thread;
+    for (int i = 0; i < THREADS; i++) {
+        writers[i].store = store;
+        CHECK(pthread_create(&thread, NULL, write_own, &writers[i]) == 0);
+    }
+    for (;;) pause();
+}
+
+/* Whether the keys of a writer are as after its operation number `n`. */
+static bool is_as_after(kv_store *store, const struct own *writer, uint64_t n) {
+    for (uint64_t last = n; last + OWN_KEYS > n && last > 0; last--) {
+        char key[32];
+        uint8_t *value = NULL, expected[5000];
+        size_t len, key_len = numbered_key(own_key(writer, last), key);
+        int32_t status = kv_get(store, bytes(key), key_len, &value, &len);
+        bool same = own_deletes(last) ? status == KV_NOT_FOUND : status == KV_OK && len == own_len(last);
+        CHECK(status >= 0);
+        if (same && status == KV_OK) {
+            fill(expected, len, own_key(writer, last) * 1000003 + last);
+            same = memcmp(value, expected, len) == 0;
+        }
+        kv_free_buf(value);
+        if (!same) return false;
+    }
+    return true;
+}
+
+static void rounds_of_threads(const char *path, const struct setting *settings, uint64_t count) {
+    uint64_t random = 88172645463325252u + (uint64_t)getpid(), written = 0;
+    writers = mmap(NULL, THREADS * sizeof *writers, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(writers != MAP_FAILED);
+    for (int i = 0; i < THREADS; i++) writers[i] = (struct own){NULL, (uint64_t)i, 0};
+    for (uint64_t round = 0; round < count; round++) {
+        useconds_t delay = (useconds_t)(2000 + next_random(&random) % 20000);
+        int status;
+        kv_store *store;
+        pid_t child = fork();
+        DOING("%s, round %" PRIu64, path, round);
+        CHECK(child >= 0);
+        if (child == 0) write_own_until_killed(path, settings);
+        usleep(delay);
+        CHECK(kill(child, SIGKILL) == 0);
+        CHECK(waitpid(child, &status, 0) == child);
+        CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        store = open_with(path, settings);
+        COMPARE(recovery_of(store).damaged_records, ==, 0);
+        for (int i = 0; i < THREADS; i++) {
+            struct own *writer = &writers[i];
+            if (!is_as_after(store, writer, writer->acknowledged)) {
+                CHECK(is_as_after(store, writer, writer->acknowledged + 1));
+                writer->acknowledged++;
+            }
+            written += writer->acknowledged;
+        }
+        OK(kv_close(store));
+    }
+    CHECK(count < 10 || written > 0);
+    CHECK(munmap(writers, THREADS * sizeof *writers) == 0);
+}
+
 int main(int argc, char **argv) {
     const char *dir = data_dir(argc, argv);
     uint64_t count = from_environment("KV_ROUNDS", quick() ? 2 : 36);
@@ -157,5 +249,7 @@ int main(int argc, char **argv) {
            WITH({KV_OPT_IO, KV_IO_SYSCALL}, {KV_OPT_SEGMENT_SIZE, 16384}, {KV_OPT_COMPACT_THRESHOLD, 0}), count);
     rounds(path_in(dir, "inline"), WITH({KV_OPT_BACKGROUND, 0}, {KV_OPT_SEGMENT_SIZE, 65536}), count);
     rounds(path_in(dir, "always"), WITH({KV_OPT_SYNC, KV_SYNC_ALWAYS}, {KV_OPT_SEGMENT_SIZE, 65536}), count);
+    rounds_of_threads(path_in(dir, "threads"), WITH({KV_OPT_IO, KV_IO_AUTO}), count);
+    rounds_of_threads(path_in(dir, "threads-small"), WITH({KV_OPT_SEGMENT_SIZE, 65536}, {KV_OPT_COMPACT_THRESHOLD, 0}), count);
     return 0;
 }
