@@ -169,7 +169,7 @@ impl Engine {
     /// Writes a record at once: under the append lock it gets its place, and is copied there while others go on behind it and the
     /// lines of the index that it takes are on their way. `None`, and no record has been written, if it has to be done with more
     /// care: if an older one may have to be waited for, if the record is large or goes to the log by system calls, if there is
-    /// nothing to delete, or if writers are to wait.
+    /// nothing to delete any more, or if writers are to wait. What is to be deleted has been `found`; of a set nothing has.
     fn write_at_once(
         &self,
         key: &[u8],
@@ -178,6 +178,7 @@ impl Engine {
         found: Option<Located>,
     ) -> Result<Option<(Outcome, Written)>> {
         let len = record_len(key.len(), value.map(<[u8]>::len));
+        // Where each record is synced, each goes to the log by a call.
         let by_calls = !self.factory.mapped || self.options.sync == SyncLevel::Always;
         if by_calls || len > COPY_UNDER_LOCK || self.maintenance.braking() {
             return Ok(None);
@@ -216,6 +217,7 @@ impl Engine {
         let mut appender = self.appender_alone()?;
         let (backlog, tombstone) = (appender.backlog(), found.is_some());
         if !appender.has_room(len, tombstone) {
+            // The log may go on in another segment.
             self.claims.settle();
             let stores = appender.stores_to_map() && appender.prepare(len, tombstone, &self.index).is_ok();
             if !stores || !appender.has_room(len, tombstone) {
@@ -230,6 +232,7 @@ impl Engine {
             if deleted.is_none() {
                 return Ok(None);
             }
+            // Now: once a tombstone is stored nothing is to fail.
             shard.reserve(hash)?;
         }
         let claim = appender.claim(len, &self.claims, shard)?;
@@ -285,7 +288,8 @@ impl Engine {
             _ => {}
         }
         let mut old = self.find(shard, key, hash)?;
-        if old.is_some_and(|old| old.hidden) {
+        // A damaged record may not be the key's while that has one that is hidden.
+        if old.is_some_and(|old| old.hidden || old.len == 0) {
             self.prove(shard)?;
             old = self.find(shard, key, hash)?;
         }
@@ -385,7 +389,8 @@ impl Engine {
         let entry = DataFileEntry { timestamp: appender.next_timestamp()?, key, value };
         appender.prepare(len, value.is_none(), &self.index)?;
         let mut shard = self.index.write(hash)?;
-        // Whoever reads by system calls does not know of what is hidden.
+        // Whoever reads by system calls does not know of what is hidden, what was found may be hidden itself, and while a long
+        // record is copied nothing is to be given back.
         self.prove(&mut shard)?;
         let old = self.find_again(&shard, key, hash, found)?;
         if value.is_none() && old.is_none() {

@@ -14,7 +14,7 @@ pub(super) const MIN_GROWTH: u64 = 64 << 10;
 const MAX_GROWTH: u64 = 16 << 20;
 /// Pages are made ahead of the appends, up to the next multiple of this.
 const POPULATE: u64 = 256 << 10;
-/// Where several threads write, one of them makes more when so much is left, and the others go on.
+/// When so much of them is left, a writer makes more, and others can go on meanwhile.
 const MAKE_EARLY: u64 = POPULATE / 2;
 /// So many bytes after a sync, records are stored through the map again, where few were appended between two of them.
 const STORE_AFTER: u64 = POPULATE;

@@ -1,7 +1,7 @@
 //! Places in the log that several writers fill at the same time.
 //!
-//! Under the append lock a writer takes no more than the lock of the key's shard and the next place in the log: so log and index
-//! agree on the order of all writes to a key. It copies its record and changes the index while others go on behind it. Before
+//! Under the append lock a writer takes the lock of the key's shard and the next place in the log: so log and index agree on the
+//! order of all writes to a key. It copies its record and changes the index while others go on behind it. Before
 //! it lets anybody see that, it waits until all places before its own are filled: after a crash the log ends at the first gap.
 //! (As insertions into the write-ahead log of PostgreSQL since 9.4.)
 
@@ -98,7 +98,7 @@ pub(crate) struct Place {
 }
 
 /// A record's place that is being filled, and the shard that is to name it. Whoever has one takes no other lock of the store's,
-/// as it may be waited for under the append lock.
+/// as it may be waited for under the append lock. (Those of the index's memory and of the open files wait for nobody.)
 pub(crate) struct Claim<'a> {
     pub place: Place,
     published: bool,
@@ -154,7 +154,7 @@ impl<'a> Claim<'a> {
     }
 
     /// Fills the place with what changes nothing, as when there is no memory for the index: others may have filled theirs behind
-    /// it. After a tombstone has been stored nothing fails but by a panic, and it may be too short for the key of another one.
+    /// it. A short tombstone stays as it was stored, as no filler fits; after that only a panic can have led here.
     #[cold]
     fn leave_nothing(&self) -> Result<()> {
         let (segment, Place { len, timestamp, .. }) = (self.segment()?, self.place);

@@ -89,7 +89,7 @@ impl Appender {
     }
 
     /// Makes sure that a record of `len` bytes can be appended: rotates, and reserves blocks. `index` gets
-    /// to know a new segment. Tombstones may use the headroom.
+    /// to know a new segment. Tombstones may use the headroom. Nobody has a claim meanwhile.
     pub(crate) fn prepare(&mut self, len: u64, tombstone: bool, index: &Index) -> Result<()> {
         let headroom = if tombstone { 0 } else { self.factory.segment_size / HEADROOM_FRACTION };
         if self.active.as_ref().is_some_and(|a| a.end + len > a.capacity && a.end > HEADER_LEN as u64) {

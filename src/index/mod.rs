@@ -153,7 +153,8 @@ impl Index {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The index as it is now. Under the append lock, so that no entry changes meanwhile.
+    /// The index as it is now. Under the append lock, while nobody has a claim and nothing is on trust, so that no entry changes
+    /// meanwhile.
     pub(crate) fn view(&self) -> Result<View> {
         let (mut directories, mut keys) = (View::no_directories()?, 0);
         for shard in &self.shards {

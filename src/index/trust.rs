@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 
 /// So many are proven together. With 64 an overwrite took as long in the mean, but one in a hundred nearly twice as long.
 pub(crate) const MOST: usize = 16;
-/// They are proven earlier if their records may be longer than this: in all shards there are never more than about 2 MiB of garbage
+/// They are proven earlier if their records may be longer than this together: in all shards there are never more than about 2 MiB of garbage
 /// that has not been counted.
 const MOST_BYTES: u64 = 4 << 10;
 
