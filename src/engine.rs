@@ -49,6 +49,7 @@ pub(crate) struct Engine {
     /// The append lock. Whoever changes an entry of the index holds it or has a claim, unless he gives one back that was replaced
     /// on trust.
     pub appender: Mutex<Appender>,
+    /// The places in the log that are being filled.
     pub claims: Claims,
     /// How many of the last sets in a row stored a new key, up to what matters.
     pub fresh: AtomicU32,
@@ -257,14 +258,6 @@ impl Engine {
     #[inline]
     pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
         hash_key(self.hash_seed, key)
-    }
-
-    /// Takes the append lock, and has all overwrites proven that are on trust: while it is held, the index has an entry for
-    /// each key that is stored.
-    pub(crate) fn proving_appender(&self) -> Result<MutexGuard<'_, Appender>> {
-        let appender = self.appender()?;
-        self.prove_all()?;
-        Ok(appender)
     }
 
     /// Takes the append lock, and waits for those who fill places: while it is held, the log ends where the index does, and no

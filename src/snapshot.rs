@@ -95,7 +95,8 @@ impl Drop for Snapshot {
 impl Engine {
     /// The store at this moment.
     pub(crate) fn view(&self) -> Result<View> {
-        let _writers_wait = self.proving_appender()?;
+        let _writers_wait = self.appender()?;
+        self.prove_all()?;
         self.index.view()
     }
 

@@ -190,8 +190,14 @@ impl Engine {
         let entry = DataFileEntry { timestamp: claim.place.timestamp, key, value };
         claim.fill(&entry)?;
         let (shard, position) = (&mut *claim.shard, claim.place.position);
-        let old = deleted.map_or_else(|| self.older(shard, key, hash), |old| Ok(Older::Proven(Some(old))))?;
-        shard.reserve(hash)?;
+        let old = match deleted {
+            Some(old) => Older::Proven(Some(old)),
+            None => {
+                let old = self.older(shard, key, hash)?;
+                shard.reserve(hash)?;
+                old
+            }
+        };
         match old {
             Older::Proven(old) => self.replace(shard, hash, old, (position, &entry))?,
             Older::OnTrust(old) => {

@@ -149,7 +149,7 @@ impl<'a> Claim<'a> {
         self.turn.await_earlier();
         let segment = self.segment()?;
         segment.note_timestamp(self.place.timestamp);
-        segment.extend_len(self.place.position.offset() + self.place.len);
+        segment.publish_len(self.place.position.offset() + self.place.len);
         Ok(())
     }
 

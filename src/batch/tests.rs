@@ -87,7 +87,7 @@ fn a_frame_that_was_taken_back_does_not_come_back() {
         }
         let value = [7; 20];
         let len = record_len(1, Some(value.len()));
-        let mut appender = store.engine.proving_appender().unwrap();
+        let mut appender = store.engine.appender().unwrap();
         let first = appender.next_timestamp().unwrap();
         appender.prepare(BATCH_OVERHEAD + 3 * len, false, &store.engine.index).unwrap();
         let entries = [b"a", b"b", b"c"].iter().zip(first..);

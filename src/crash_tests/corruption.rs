@@ -66,7 +66,7 @@ impl Work {
     }
 
     fn rotate(&mut self) {
-        self.store.engine.proving_appender().unwrap().rotate().unwrap();
+        self.store.engine.appender().unwrap().rotate().unwrap();
     }
 
     /// Closes and opens. Returns the files between, and what they hold.

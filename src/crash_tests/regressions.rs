@@ -212,7 +212,7 @@ fn compaction_drops_nothing_for_the_sake_of_what_a_power_cut_may_take() {
         let eager = Options { compact_threshold: 1, ..options() };
         let store = Store::open_on(Arc::new(sim.clone()), &eager).unwrap();
         store.set(b"a", b"1").unwrap();
-        store.engine.proving_appender().unwrap().rotate().unwrap();
+        store.engine.appender().unwrap().rotate().unwrap();
         while store.maintain(1 << 20).unwrap() {}
         store.set(b"b", &[1; 500]).unwrap();
         store.sync().unwrap();

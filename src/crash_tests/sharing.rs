@@ -74,7 +74,7 @@ fn a_tail_that_the_store_has_lost_is_not_shared() {
     assert!(!store.exists(b"lost").unwrap());
     store.set(b"kept", &[b'b'; 21]).unwrap();
     // Sealed with just as many bytes as the checkpoint has of it.
-    store.engine.proving_appender().unwrap().rotate().unwrap();
+    store.engine.appender().unwrap().rotate().unwrap();
     store.maintain(1).unwrap();
     checkpoint(&store, &sim, "far:b", Some("far:a")).unwrap();
     let len = |dir| sim.directory(dir).read_file("0000000001.log").unwrap().len();

@@ -116,14 +116,9 @@ impl Segment {
         self.len.load(Acquire)
     }
 
-    /// Lets readers see the frames before `len`.
-    pub(crate) fn publish_len(&self, len: u64) {
-        self.len.store(len, Release);
-    }
-
-    /// As `publish_len`, unless more has been published.
+    /// Lets readers see the frames before `len`, unless they see more already.
     #[inline]
-    pub(crate) fn extend_len(&self, len: u64) {
+    pub(crate) fn publish_len(&self, len: u64) {
         self.len.fetch_max(len, AcqRel);
     }
 
