@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use siphasher::sip::SipHasher13;
 
-use crate::append::{Appender, Claims, SegmentFactory};
+use crate::append::{AppendLock, Appender, Claims, SegmentFactory};
 use crate::error::{Code, Error, Result};
 use crate::fork::Birthplace;
 use crate::index::{Index, KeyHash};
@@ -46,9 +46,8 @@ pub(crate) struct Engine {
     pub factory: Arc<SegmentFactory>,
     pub index: Index,
     pub hash_seed: [u64; 2],
-    /// The append lock. Whoever changes an entry of the index holds it or has a claim, unless he gives one back that was replaced
-    /// on trust.
-    pub appender: Mutex<Appender>,
+    /// Whoever changes an entry of the index holds this lock or has a claim, unless he gives one back that was replaced on trust.
+    pub appender: AppendLock,
     /// The places in the log that are being filled.
     pub claims: Claims,
     /// How many of the last sets in a row stored a new key, up to what matters.
@@ -233,7 +232,7 @@ impl Engine {
             factory,
             index,
             hash_seed: manifest.hash_seed,
-            appender: Mutex::new(appender),
+            appender: AppendLock::new(appender),
             claims: Claims::default(),
             fresh: AtomicU32::new(0),
             commit: GroupCommit::default(),

@@ -9,7 +9,8 @@ mod factory;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, RwLockWriteGuard};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, RwLockWriteGuard};
 
 use crate::error::{Code, Error, Result};
 use crate::index::{Index, Position, Shard};
@@ -28,6 +29,25 @@ const HEADROOM_FRACTION: u64 = 64;
 const RESERVE_FROM: u64 = 1 << 20;
 /// A larger buffer is not kept for the next batch. Batches over this are stored through the map after all.
 const MOST_SCRATCH: usize = 4 << 20;
+
+/// The append lock. What it guards changes with every write, so no line of it is one that others only read: where two processors
+/// have far between them, a line that one writes costs the other as much as one from memory.
+#[repr(align(64))]
+pub(crate) struct AppendLock(Mutex<Appender>);
+
+impl AppendLock {
+    pub(crate) fn new(appender: Appender) -> AppendLock {
+        AppendLock(Mutex::new(appender))
+    }
+}
+
+impl Deref for AppendLock {
+    type Target = Mutex<Appender>;
+
+    fn deref(&self) -> &Mutex<Appender> {
+        &self.0
+    }
+}
 
 /// The end of the log.
 pub(crate) struct Appender {

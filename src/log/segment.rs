@@ -39,17 +39,29 @@ pub(crate) enum SegmentIo {
     Calls(Arc<FileCache>),
 }
 
+/// What changes with every record that is appended. Apart from what all readers read.
+#[repr(align(64))]
+struct Growth {
+    /// Bytes that hold the header and frames. Grows while the segment is active.
+    len: AtomicU64,
+    min_timestamp: AtomicI64,
+}
+
+/// What changes with every record that is overwritten or deleted. Apart from the rest, too.
+#[repr(align(64))]
+struct Garbage {
+    dead: AtomicU64,
+    tombstones: AtomicU64,
+}
+
 /// A segment of the log, or of compaction's output.
 pub(crate) struct Segment {
     header: Header,
     name: String,
     io: SegmentIo,
-    /// Bytes that hold the header and frames. Grows while the segment is active.
-    len: AtomicU64,
+    growth: Growth,
+    garbage: Garbage,
     state: AtomicU8,
-    dead: AtomicU64,
-    tombstones: AtomicU64,
-    min_timestamp: AtomicI64,
     quarantined: AtomicBool,
     in_compaction: AtomicBool,
     /// There is a hint that covers so many bytes of it.
@@ -74,11 +86,9 @@ impl Segment {
             name: file_name(header.id),
             header,
             io,
-            len: AtomicU64::new(len),
+            growth: Growth { len: AtomicU64::new(len), min_timestamp: AtomicI64::new(i64::MAX) },
+            garbage: Garbage { dead: AtomicU64::new(0), tombstones: AtomicU64::new(0) },
             state: AtomicU8::new(state as u8),
-            dead: AtomicU64::new(0),
-            tombstones: AtomicU64::new(0),
-            min_timestamp: AtomicI64::new(i64::MAX),
             quarantined: AtomicBool::new(false),
             in_compaction: AtomicBool::new(false),
             hinted: AtomicU64::new(0),
@@ -113,13 +123,13 @@ impl Segment {
 
     /// Bytes that hold the header and frames.
     pub(crate) fn len(&self) -> u64 {
-        self.len.load(Acquire)
+        self.growth.len.load(Acquire)
     }
 
     /// Lets readers see the frames before `len`, unless they see more already.
     #[inline]
     pub(crate) fn publish_len(&self, len: u64) {
-        self.len.fetch_max(len, AcqRel);
+        self.growth.len.fetch_max(len, AcqRel);
     }
 
     pub(crate) fn state(&self) -> State {
@@ -137,31 +147,31 @@ impl Segment {
 
     /// Bytes of frames that nobody needs any more.
     pub(crate) fn dead(&self) -> u64 {
-        self.dead.load(Relaxed).min(self.len())
+        self.garbage.dead.load(Relaxed).min(self.len())
     }
 
     pub(crate) fn add_dead(&self, bytes: u64) {
-        self.dead.fetch_add(bytes, Relaxed);
+        self.garbage.dead.fetch_add(bytes, Relaxed);
     }
 
     /// Bytes of tombstones, needed or not.
     pub(crate) fn tombstones(&self) -> u64 {
-        self.tombstones.load(Relaxed)
+        self.garbage.tombstones.load(Relaxed)
     }
 
     pub(crate) fn add_tombstone(&self, bytes: u64) {
-        self.tombstones.fetch_add(bytes, Relaxed);
+        self.garbage.tombstones.fetch_add(bytes, Relaxed);
     }
 
     /// The least timestamp of the records, `i64::MAX` if there is none.
     pub(crate) fn min_timestamp(&self) -> i64 {
-        self.min_timestamp.load(Relaxed)
+        self.growth.min_timestamp.load(Relaxed)
     }
 
     #[inline]
     pub(crate) fn note_timestamp(&self, timestamp: i64) {
-        if timestamp < self.min_timestamp.load(Relaxed) {
-            self.min_timestamp.fetch_min(timestamp, Relaxed);
+        if timestamp < self.growth.min_timestamp.load(Relaxed) {
+            self.growth.min_timestamp.fetch_min(timestamp, Relaxed);
         }
     }
 
