@@ -1,7 +1,7 @@
 //! The store: open, get, set, delete, sync, compact, close.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -22,6 +22,7 @@ use crate::recovery;
 use crate::snapshot::Uses;
 use crate::stats::{RecoveryInfo, Stats};
 use crate::storage::Storage;
+use crate::streak::Streak;
 use crate::sync::GroupCommit;
 use crate::write::Condition;
 
@@ -50,8 +51,10 @@ pub(crate) struct Engine {
     pub appender: AppendLock,
     /// The places in the log that are being filled.
     pub claims: Claims,
-    /// How many of the last sets in a row stored a new key, up to what matters.
-    pub fresh: AtomicU32,
+    /// The last sets stored new keys.
+    pub fresh: Streak,
+    /// The last sets had no older record to look at: their keys were new, or theirs were replaced on trust.
+    pub unread: Streak,
     pub commit: GroupCommit,
     pub maintenance: Maintenance,
     /// Counts the manifests written. Only changes under the maintenance lock.
@@ -64,6 +67,8 @@ pub(crate) struct Engine {
     pub warm: AtomicBool,
     /// Segments from this one on have been written since open.
     pub first_id: u64,
+    /// No other segments are left.
+    pub young: AtomicBool,
 }
 
 impl Store {
@@ -234,7 +239,8 @@ impl Engine {
             hash_seed: manifest.hash_seed,
             appender: AppendLock::new(appender),
             claims: Claims::default(),
-            fresh: AtomicU32::new(0),
+            fresh: Streak::default(),
+            unread: Streak::default(),
             commit: GroupCommit::default(),
             maintenance: Maintenance::default(),
             generation: AtomicU64::new(manifest.generation),
@@ -243,8 +249,9 @@ impl Engine {
             birthplace,
             warm: AtomicBool::new(false),
             first_id,
+            young: AtomicBool::new(false),
         };
-        engine.note_log_size();
+        engine.note_log(engine.index.segments().iter());
         engine
     }
 
@@ -307,7 +314,7 @@ impl Engine {
         sync_dir()?;
         self.generation.store(manifest.generation, Relaxed);
         staying.iter().zip(&manifest.segments).for_each(|(segment, entry)| segment.set_listed(entry.synced_len));
-        self.note_log_size();
+        self.note_log(staying.iter());
         Ok(())
     }
 
@@ -318,8 +325,9 @@ impl Engine {
         }
     }
 
-    /// Notes whether the log is so small that it can be expected to be in memory.
-    fn note_log_size(&self) {
+    /// Notes whether the log is so small that it can be expected to be in memory, and whether it is all new.
+    fn note_log<'a>(&self, mut segments: impl Iterator<Item = &'a Arc<Segment>>) {
+        self.young.store(segments.all(|segment| segment.id() >= self.first_id), Relaxed);
         let small = self.log_and_live().0 < self.storage.memory() / WARM_FRACTION;
         self.warm.store(small && self.factory.mapped, Relaxed);
     }

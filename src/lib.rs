@@ -10,7 +10,7 @@
 //! | `ffi` | the C interface: the only place that sees a caller's raw pointers |
 //! | [`engine`] | open, get, set, delete, sync, compact, close |
 //! | `read`, `many`, `write`, `batch` | what a get and a set do, and several of them together |
-//! | `proof` | what a set leaves for later |
+//! | `proof`, `streak` | what a set leaves for later, and what it expects |
 //! | `snapshot`, `iter` | the store as it was at one moment |
 //! | `checkpoint` | a copy of the store as it is at one moment |
 //! | `append`, `sync` | the end of the log; making it durable, once for all who wait |
@@ -64,6 +64,7 @@ mod seal;
 mod snapshot;
 pub mod stats;
 mod storage;
+mod streak;
 mod survey;
 mod sync;
 mod transient;

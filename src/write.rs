@@ -17,9 +17,6 @@ use crate::{MAX_KEY_LEN, MAX_VALUE_LEN};
 /// Records up to this are copied to the log while the shard is locked: locking it twice would cost more.
 const COPY_UNDER_LOCK: u64 = 4 << 10;
 
-/// After so many new keys in a row the next one is expected to be new, too.
-const EXPECT_FRESH: u32 = 8;
-
 /// What must be so for a write to happen.
 #[derive(Clone, Copy)]
 pub(crate) enum Condition<'a> {
@@ -203,7 +200,8 @@ impl Engine {
             Older::OnTrust(old) => {
                 let replaced = shard.replace_on_trust(hash, old, position);
                 debug_assert!(replaced, "the shard is still locked");
-                self.note_fresh(false);
+                self.fresh.note(false);
+                self.unread.note(true);
             }
         }
         claim.publish()?;
@@ -254,11 +252,12 @@ impl Engine {
         }
     }
 
-    /// Makes room for another overwrite on trust, and asks for the part of the index that a set changes. False if the record
-    /// that it may have to look at has to be waited for: then nobody else is to wait meanwhile.
+    /// Makes room for another overwrite on trust, and asks for the part of the index that a set changes, and for the record that
+    /// it may have to look at. Not for that if none is expected: the index would have to be waited for. False if the record may
+    /// have to be waited for: then nobody else is to wait meanwhile.
     fn ask_for_memory(&self, hash: KeyHash) -> Result<bool> {
-        let fresh = self.expects_fresh();
-        if !fresh && !self.warm.load(Relaxed) {
+        let none_to_look_at = self.fresh.lasts() || self.unread.lasts() && self.young.load(Relaxed);
+        if !none_to_look_at && !self.warm.load(Relaxed) {
             return Ok(false);
         }
         let mut shard = self.index.read(hash)?;
@@ -268,7 +267,7 @@ impl Engine {
             shard = self.index.read(hash)?;
         }
         shard.prefetch_to_change(hash);
-        if fresh {
+        if none_to_look_at {
             return Ok(true);
         }
         for position in shard.candidates(hash) {
@@ -350,25 +349,12 @@ impl Engine {
         if entry.value.is_none() {
             shard.segment(position)?.add_tombstone(record_len(entry.key.len(), None));
         }
-        self.note_fresh(old.is_none());
+        self.fresh.note(old.is_none());
+        if entry.value.is_some() {
+            self.unread.note(old.is_none());
+        }
         Change { old: old.map(|old| old.position), new: entry.value.map(|_| position) }.apply(shard, hash);
         Ok(())
-    }
-
-    /// Whether the next key is expected to be new.
-    #[inline]
-    pub(crate) fn expects_fresh(&self) -> bool {
-        self.fresh.load(Relaxed) >= EXPECT_FRESH
-    }
-
-    /// Counts the new keys in a row, or batches of such. Two threads may count one for two.
-    #[inline]
-    pub(crate) fn note_fresh(&self, fresh: bool) {
-        let count = self.fresh.load(Relaxed);
-        let next = if fresh { (count + 1).min(EXPECT_FRESH) } else { 0 };
-        if next != count {
-            self.fresh.store(next, Relaxed);
-        }
     }
 
     /// Whether the key is stored with this value.
@@ -429,6 +415,7 @@ pub(crate) fn too_large(key_len: usize, value_len: usize) -> Error {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::Ordering::Relaxed;
 
     use crate::proof::tests::colliding_keys;
     use crate::storage::sim::{PageMode, SimStorage};
@@ -463,5 +450,35 @@ mod tests {
             assert_eq!(store.get(&b).unwrap(), Some(vec![round; 20]));
             assert!(store.del(&b).unwrap() && !store.del(&a).unwrap());
         }
+    }
+
+    #[test]
+    fn no_older_record_is_expected_where_each_was_replaced_on_trust() {
+        let sim = SimStorage::new(1, PageMode::Page);
+        let options = Options { background: false, ..Options::default() };
+        let open = || Store::open_on(Arc::new(sim.clone()), &options).unwrap();
+        let store = open();
+        let expected = |store: &Store| store.engine.unread.lasts() && store.engine.young.load(Relaxed);
+        store.engine.warm.store(true, Relaxed);
+        (0..20u8).for_each(|n| store.set(&[n % 5], &[n]).unwrap());
+        assert!(expected(&store) && !store.engine.fresh.lasts());
+        assert!(store.del(&[0]).unwrap());
+        assert!(expected(&store), "a delete tells nothing of sets");
+        // Too large to be taken on trust.
+        store.set(&[1], &[1; 5000]).unwrap();
+        (0..20u8).for_each(|n| store.set(&[2 + n % 3], &[n]).unwrap());
+        assert!(expected(&store));
+        store.set(&[1], b"small").unwrap();
+        assert!(!expected(&store));
+        assert_eq!(store.get(&[1]).unwrap().unwrap(), b"small");
+        store.close().unwrap();
+        // Its records may have to be read from the disk.
+        let store = open();
+        store.engine.warm.store(true, Relaxed);
+        (0..20u8).for_each(|n| store.set(&[n], &[n]).unwrap());
+        assert!(!expected(&store));
+        store.compact().unwrap();
+        (0..20u8).for_each(|n| store.set(&[n], &[n]).unwrap());
+        assert!(store.engine.young.load(Relaxed));
     }
 }

@@ -121,10 +121,10 @@ fn keys_taken_for_new_may_be_stored_and_a_long_frame_may_fail() {
         for n in 0..10 {
             store.set(&key(n), b"old").unwrap();
         }
-        assert!(store.engine.expects_fresh());
+        assert!(store.engine.fresh.lasts());
         // The stored keys are among many new ones, and the frame is long enough for a system call.
         assert!(store.write(&fill(5..405, 1)).unwrap());
-        assert!(!store.engine.expects_fresh());
+        assert!(!store.engine.fresh.lasts());
         let check = |store: &Store, end: u64| {
             for n in 0..end {
                 let expected = if n < 5 { b"old".to_vec() } else { vec![1; 100] };
@@ -138,7 +138,7 @@ fn keys_taken_for_new_may_be_stored_and_a_long_frame_may_fail() {
         for n in 0..8 {
             assert!(store.write(&fill(405 + 300 * n..705 + 300 * n, 1)).unwrap());
         }
-        assert!(store.engine.expects_fresh());
+        assert!(store.engine.fresh.lasts());
         check(&store, 2805);
         assert!(store.write(&fill(2805..3105, 1)).unwrap());
         store.close().unwrap();

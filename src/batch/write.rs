@@ -82,7 +82,7 @@ impl Engine {
     /// Writes a batch whose keys are all expected to be new: then there are no records to be looked at before the lock, and
     /// each part of the index is visited once. `None`, and nothing has changed, if it has to be done with more care.
     fn append_new(&self, batch: &Batch, targets: &mut [Target]) -> Result<Option<Written>> {
-        if !self.expects_fresh() || batch.operations.iter().any(|operation| operation.kind != Kind::Set) {
+        if !self.fresh.lasts() || batch.operations.iter().any(|operation| operation.kind != Kind::Set) {
             return Ok(None);
         }
         let mut appender = self.appender()?;
@@ -189,7 +189,7 @@ impl Engine {
         let last = last.ok_or_else(|| Error::new(Code::Invalid, "the clock is at the end of time"))?;
         appender.prepare(len, only_deletes, &self.index)?;
         let done = self.append_frame(appender, batch, targets, len, (first, last))?;
-        self.note_fresh(done && targets.iter().all(|target| target.old.is_none()));
+        self.fresh.note(done && targets.iter().all(|target| target.old.is_none()));
         Ok(done)
     }
 
