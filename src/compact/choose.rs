@@ -28,7 +28,8 @@ pub(crate) enum Goal {
     Everything(u64),
 }
 
-/// The segments to compact next, if any: the worst first, and as many as fit into one output.
+/// The segments to compact next, if any: the worst first, and as many as fit into one output; but when compaction runs by
+/// itself, no more than free half a segment.
 ///
 /// `retirements` counts the compactions since open that have retired segments: tombstones that were needed are weighed again
 /// only when it has changed.
@@ -63,10 +64,13 @@ pub(crate) fn choose(engine: &Engine, goal: Goal, retirements: u64) -> Result<Ve
         // They are done at once; were they to wait for what others have to be copied, so would the space they take.
         wanted.retain(nearly_dead);
     }
-    let mut live = 0;
+    let (mut live, mut freed) = (0, 0);
     let fitting = wanted.iter().take(MOST_INPUTS).take_while(|s| {
+        // Those that are not so bad get worse while they wait.
+        let enough = matches!(goal, Goal::Automatic) && !nearly_dead(s) && freed >= engine.options.segment_size / 2;
         live += s.len() - s.dead();
-        live <= engine.options.segment_size
+        freed += s.dead();
+        live <= engine.options.segment_size && !enough
     });
     wanted.truncate(fitting.count().max(1));
     if wanted.is_empty() {
@@ -143,5 +147,40 @@ impl Engine {
             .iter()
             .filter(|s| !s.quarantined())
             .fold((0, 0), |(log, live), s| (log + s.len(), live + s.len().saturating_sub(s.dead() + HEADER_LEN as u64)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::sim::{PageMode, SimStorage};
+    use crate::{Options, Store};
+
+    #[test]
+    fn no_more_is_compacted_than_frees_half_a_segment_unless_it_is_nearly_dead() {
+        let segment_size = 128 << 10;
+        let options = Options { background: false, segment_size, compact_threshold: 1, ..Options::default() };
+        let store = Store::open_on(Arc::new(SimStorage::new(1, PageMode::Page)), &options).unwrap();
+        let engine = &store.engine;
+        let nothing_is_compacted = engine.maintenance.lock();
+        // About half a segment.
+        const KEYS: u8 = 100;
+        let set = |group: u8, keys| (0..keys).for_each(|n| store.set(&[group, n], &[0; 600]).unwrap());
+        for group in 0..4 {
+            set(group, KEYS);
+            engine.appender().unwrap().rotate().unwrap();
+        }
+        (0..3).for_each(|group| set(group, 80 - 10 * group));
+        engine.sync_rotated().unwrap();
+        engine.seal_synced().unwrap();
+        let chosen = |goal| {
+            engine.prove_all().unwrap();
+            choose(engine, goal, 0).unwrap().iter().map(|segment| segment.id()).collect::<Vec<_>>()
+        };
+        assert_eq!(chosen(Goal::Automatic), [1, 2]);
+        assert_eq!(chosen(Goal::Everything(u64::MAX)), [1, 2, 3]);
+        (0..3).for_each(|group| set(group, 97 - group));
+        assert!(chosen(Goal::Automatic).ends_with(&[1, 2, 3]));
+        drop(nothing_is_compacted);
     }
 }
