@@ -256,8 +256,9 @@ impl Engine {
     /// it may have to look at. Not for that if none is expected: the index would have to be waited for. False if the record may
     /// have to be waited for: then nobody else is to wait meanwhile.
     fn ask_for_memory(&self, hash: KeyHash) -> Result<bool> {
-        let none_to_look_at = self.fresh.lasts() || self.unread.lasts() && self.young.load(Relaxed);
-        if !none_to_look_at && !self.warm.load(Relaxed) {
+        let warm = self.warm.load(Relaxed);
+        let none_to_look_at = self.fresh.lasts() || warm && self.unread.lasts() && self.young.load(Relaxed);
+        if !none_to_look_at && !warm {
             return Ok(false);
         }
         let mut shard = self.index.read(hash)?;
