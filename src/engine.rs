@@ -310,8 +310,11 @@ impl Engine {
         sync_dir()?;
         let file = manifest.write_temp(&*self.storage).map_err(replace)?;
         file.sync().map_err(|e| self.poison("sync MANIFEST", &e))?;
+        // The sync of another thread may have failed meanwhile, and what it was told is told only once.
+        self.commit.check()?;
         self.storage.rename(manifest::TEMP_NAME, manifest::NAME).map_err(replace)?;
         sync_dir()?;
+        self.commit.check()?;
         self.generation.store(manifest.generation, Relaxed);
         staying.iter().zip(&manifest.segments).for_each(|(segment, entry)| segment.set_listed(entry.synced_len));
         self.note_log(staying.iter());

@@ -318,9 +318,7 @@ impl Maintainer {
 
     /// Syncs what is due, and seals the segments that are complete.
     pub(crate) fn sync_and_seal(&mut self, engine: &Engine) -> Result<()> {
-        if engine.commit.poisoned() {
-            return Err(crate::sync::poisoned());
-        }
+        engine.commit.check()?;
         self.sync_at_interval(engine)?;
         if engine.appender()?.backlog() > 0 {
             engine.sync_rotated()?;

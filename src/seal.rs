@@ -9,7 +9,6 @@ use crate::error::{Error, Result};
 use crate::log::header::{HEADER_LEN, Role};
 use crate::log::hint::{self, HintEntry};
 use crate::log::segment::{Segment, State};
-use crate::sync::poisoned;
 
 impl Engine {
     /// Seals the segments that are complete and synced. Under the maintenance lock, as everything here.
@@ -37,9 +36,7 @@ impl Engine {
     /// Leaves on disk what the next open needs to find everything as it is, and no more than that. The active
     /// segment is not sealed: the next open goes on appending to it.
     pub(crate) fn seal_everything(&self) -> Result<()> {
-        if self.commit.poisoned() {
-            return Err(poisoned());
-        }
+        self.commit.check()?;
         self.sync_rotated()?;
         self.seal_synced()?;
         let active = self.appender()?.active().cloned();

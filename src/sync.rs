@@ -51,10 +51,10 @@ struct Habit {
 }
 
 impl GroupCommit {
-    /// Whether a sync has failed since open.
+    /// An error if a sync has failed since open.
     #[inline]
-    pub(crate) fn poisoned(&self) -> bool {
-        self.poisoned.load(Relaxed)
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.poisoned.load(Relaxed) { Err(poisoned()) } else { Ok(()) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Progress> {
@@ -99,7 +99,7 @@ impl Drop for Turn<'_> {
 
 /// The error of every write after a failed sync.
 #[cold]
-pub(crate) fn poisoned() -> Error {
+fn poisoned() -> Error {
     Error::new(Code::Poisoned, "an earlier sync failed, so the store takes no more writes until it is reopened")
 }
 
@@ -148,9 +148,7 @@ impl Engine {
         let mut progress = commit.lock();
         let mut counted = !with_active;
         loop {
-            if commit.poisoned() {
-                return Err(poisoned());
-            }
+            commit.check()?;
             if done(&progress)? {
                 return Ok(());
             }
@@ -170,10 +168,8 @@ impl Engine {
         let group = if with_active { commit.gather(&mut habit) } else { 0 };
         let start = Instant::now();
         let synced = self.sync_once(with_active)?;
-        if commit.poisoned() {
-            // What failed meanwhile may have been a part of this.
-            return Err(poisoned());
-        }
+        // What failed meanwhile may have been a part of this.
+        commit.check()?;
         let mut progress = commit.lock();
         if let Some(synced) = synced {
             progress.synced = progress.synced.max(synced);
@@ -287,5 +283,17 @@ mod tests {
             assert_eq!(store.engine.commit.lock().habit.writers, 1);
             assert_eq!(store.engine.commit.arrived.load(Relaxed), 0);
         }
+    }
+
+    #[test]
+    fn no_manifest_replaces_another_once_a_sync_has_failed() {
+        let disk = SimStorage::new(1, PageMode::Page);
+        let options = Options { background: false, ..Options::default() };
+        let store = Store::open_on(Arc::new(disk.clone()), &options).unwrap();
+        store.engine.write_manifest(&[]).unwrap();
+        let before = disk.read_file("MANIFEST");
+        store.engine.poison("sync in another thread", &std::io::Error::from_raw_os_error(libc::EIO));
+        assert_eq!(store.engine.write_manifest(&[]).unwrap_err().code(), Code::Poisoned);
+        assert_eq!(disk.read_file("MANIFEST"), before);
     }
 }

@@ -11,7 +11,6 @@ use crate::log::record::{DataFileEntry, record_len};
 use crate::log::segment::{Segment, SegmentIo};
 use crate::options::SyncLevel;
 use crate::read::{Entry, Located};
-use crate::sync::poisoned;
 use crate::{MAX_KEY_LEN, MAX_VALUE_LEN};
 
 /// Records up to this are copied to the log while the shard is locked: locking it twice would cost more.
@@ -119,10 +118,7 @@ impl Engine {
         if self.options.read_only {
             return Err(Error::new(Code::ReadOnly, "the store was opened for reading only"));
         }
-        if self.commit.poisoned() {
-            return Err(poisoned());
-        }
-        Ok(())
+        self.commit.check()
     }
 
     /// Appends a record, or a tombstone if there is something to delete.

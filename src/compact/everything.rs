@@ -13,9 +13,7 @@ use crate::progress::Progress;
 impl Engine {
     /// Rewrites everything that is garbage by now. The maintenance lock is let go between the steps.
     pub(crate) fn compact(&self, progress: &mut Progress<'_>) -> Result<()> {
-        if self.commit.poisoned() {
-            return Err(crate::sync::poisoned());
-        }
+        self.commit.check()?;
         let _demand = self.maintenance.demand();
         let newest = {
             let _maintainer = self.maintenance.lock();
