@@ -13,7 +13,6 @@ use crate::log::segment::file_name;
 use crate::recovery::{bytes_beyond, known_header, open, read_header};
 use crate::stats::RecoveryInfo;
 use crate::storage::{File, Storage, read_exact_at};
-use crate::transient::reserve_apart;
 
 /// A segment that belongs to the log.
 pub(crate) struct Link {
@@ -195,7 +194,7 @@ fn take(
     let known = entry.map_or(0, |e| e.synced_len);
     let hint = if known > HEADER_LEN as u64 { hint_of((header.id, header.identity), known) } else { None };
     let start = if hint.is_some() { known.min(file_len) } else { HEADER_LEN as u64 };
-    let rules = ScanRules { seed: manifest.hash_seed, order: Order::Log { floor }, transient: false };
+    let rules = ScanRules { seed: manifest.hash_seed, order: Order::Log { floor } };
     let mut scan = scan(&name, file, start, known, file_len, &rules)?;
     let cut_short =
         later.first().is_some_and(|l| l.header.predecessor.id == header.id && l.header.predecessor.len > scan.end);
@@ -268,8 +267,6 @@ pub(crate) struct ScanRules {
     /// The key of the hash.
     pub seed: [u64; 2],
     pub order: Order,
-    /// The list of the records is dropped before the next segment is read.
-    pub transient: bool,
 }
 
 /// The order of a segment's timestamps.
@@ -291,11 +288,29 @@ pub(crate) fn scan(
     file_len: u64,
     rules: &ScanRules,
 ) -> Result<Scan> {
+    let mut entries = Vec::new();
+    let mut scan = visit(name, file, start, known, file_len, rules, &mut |entry| {
+        entries.try_reserve(1).map_err(|_| Error::no_memory("a scan"))?;
+        entries.push(entry);
+        Ok(())
+    })?;
+    entries.retain(|e| e.offset() < scan.end);
+    scan.entries = entries;
+    Ok(scan)
+}
+
+/// As `scan`, but shows the entries instead of listing them, also those behind the end that it finds at last.
+pub(crate) fn visit(
+    name: &str,
+    file: &Arc<dyn File>,
+    start: u64,
+    known: u64,
+    file_len: u64,
+    rules: &ScanRules,
+    show: &mut dyn FnMut(HintEntry) -> Result<()>,
+) -> Result<Scan> {
     let mut scanner = Scanner::new(name, Arc::clone(file), start, file_len)?;
     let mut scan = Scan { entries: Vec::new(), end: start, damaged: 0, lost: None, stopped_at_bad: false };
-    if rules.transient {
-        reserve_apart(&mut scan.entries, file_len.saturating_sub(start));
-    }
     let mut newest = match rules.order {
         Order::Log { floor } => floor,
         Order::Output { ceiling } => ceiling.saturating_sub(1),
@@ -313,8 +328,7 @@ pub(crate) fn scan(
                         newest = head.timestamp;
                     }
                     let (hash, tombstone) = (hash_key(rules.seed, head.key).0, head.value_len.is_none());
-                    scan.entries.try_reserve(1).map_err(|_| Error::no_memory("a scan"))?;
-                    scan.entries.push(HintEntry::new(hash, offset, len, head.timestamp, tombstone));
+                    show(HintEntry::new(hash, offset, len, head.timestamp, tombstone))?;
                     continue;
                 }
                 // It only looks like one: part of a value, say, found after the frames before it were lost.
@@ -326,7 +340,6 @@ pub(crate) fn scan(
         };
         if at >= known.min(file_len) {
             scan.end = if out_of_order { good_end.min(at) } else { scanner.good_end() };
-            scan.entries.retain(|e| e.offset() < scan.end);
             scan.stopped_at_bad = bad;
             return Ok(scan);
         }
@@ -341,8 +354,7 @@ pub(crate) fn scan(
                 // timestamp may be damaged too, but its place in the log tells which records are older.
                 let hash = hash_key(rules.seed, &key).0;
                 newest = newest.saturating_add(1);
-                scan.entries.try_reserve(1).map_err(|_| Error::no_memory("a scan"))?;
-                scan.entries.push(HintEntry::new(hash, at, len, newest, false));
+                show(HintEntry::new(hash, at, len, newest, false))?;
             }
             Damage::Frame => {}
             Damage::Lost => {

@@ -23,6 +23,7 @@ use crate::log::header::{HEADER_LEN, Header};
 use crate::log::hint;
 use crate::log::manifest::{self, Manifest, SegmentEntry};
 use crate::log::segment::{Segment, file_name};
+use crate::log::spill::Spill;
 use crate::progress::Progress;
 use crate::recovery::{LOCK, known_header};
 use crate::storage::real::{RealStorage, create_dir, remove_dir};
@@ -255,18 +256,18 @@ impl Making<'_> {
     /// Reads the copy of the end of the log back, and makes its hint. After a sync that failed, say, the system may have
     /// forgotten what was written.
     fn verify(&mut self, part: &Part, seed: [u64; 2]) -> Result<()> {
-        let (name, len, names) = (part.segment.name(), part.len, (part.entry.id, part.entry.identity));
+        let (name, len) = (part.segment.name(), part.len);
         let file = self.target.open(name, false).map_err(|e| self.failed("open", name, &e))?;
-        let rules = ScanRules { seed, order: Order::Log { floor: i64::MIN }, transient: true };
-        let mut scan = chain::scan(name, &file, HEADER_LEN as u64, len, len, &rules)?;
+        let rules = ScanRules { seed, order: Order::Log { floor: i64::MIN } };
+        self.made.push(hint::name(part.entry.id));
+        let mut entries = Spill::new(self.target, (part.entry.id, part.entry.identity));
+        let scan = chain::visit(name, &file, HEADER_LEN as u64, len, len, &rules, &mut |entry| entries.push(entry))?;
         if scan.damaged > 0 {
             // What is known to be damaged is to be as damaged in the checkpoint.
             let known = part.segment.quarantined();
             return if known { Ok(()) } else { Err(Error::corrupt(name, 0, "a record in it cannot be read")) };
         }
-        self.made.push(hint::name(part.entry.id));
-        hint::sort(&mut scan.entries, |entry| entry);
-        if hint::write(self.target, names, len, seed, scan.entries.iter()).is_err() {
+        if entries.write_hint(len, seed).is_err() {
             let _ = self.target.remove(&hint::name(part.entry.id));
         }
         Ok(())

@@ -230,7 +230,7 @@ impl Recovery<'_> {
                 Role::Log => Order::Log { floor: entry.min_timestamp.saturating_sub(1) },
                 Role::Output => Order::Output { ceiling: self.manifest.last_timestamp },
             };
-            let rules = ScanRules { seed: self.manifest.hash_seed, order, transient: false };
+            let rules = ScanRules { seed: self.manifest.hash_seed, order };
             let scan = chain::scan(&name, &file, HEADER_LEN as u64, len, len, &rules)?;
             if let Some(lost) = scan.lost {
                 return Err(lost);

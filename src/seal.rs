@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::log::header::{HEADER_LEN, Role};
 use crate::log::hint::{self, HintEntry};
 use crate::log::segment::{Segment, State};
+use crate::log::spill::Spill;
 
 impl Engine {
     /// Seals the segments that are complete and synced. Under the maintenance lock, as everything here.
@@ -75,33 +76,34 @@ impl Engine {
 
     /// Makes the segment's hint by reading the segment.
     fn make_hint(&self, segment: &Segment) {
-        match self.scan_complete(segment) {
-            Ok(mut scan) if scan.damaged == 0 => {
-                hint::sort(&mut scan.entries, |entry| entry);
-                self.write_hint(segment, scan.entries.iter());
+        let mut entries = Spill::new(&*self.storage, (segment.id(), segment.identity()));
+        match self.visit_complete(segment, &mut |entry| entries.push(entry)) {
+            Ok(scan) if scan.damaged == 0 => {
+                self.note_hint(segment, entries.write_hint(segment.len(), self.hash_seed));
             }
             Ok(_) => segment.quarantine(),
             Err(_) => {}
         }
     }
 
-    /// Reads all records of a segment that takes no more appends.
-    pub(crate) fn scan_complete(&self, segment: &Segment) -> Result<Scan> {
+    /// Reads all records of a segment that takes no more appends, and shows their entries.
+    pub(crate) fn visit_complete(
+        &self,
+        segment: &Segment,
+        show: &mut dyn FnMut(HintEntry) -> Result<()>,
+    ) -> Result<Scan> {
         let (name, len) = (segment.name(), segment.len());
         let file = self.storage.open(name, false).map_err(|e| Error::os(format_args!("open {name}"), &e))?;
         let order = match segment.role() {
             Role::Log => Order::Log { floor: i64::MIN },
             Role::Output => Order::Output { ceiling: i64::MAX },
         };
-        let rules = ScanRules { seed: self.hash_seed, order, transient: true };
-        chain::scan(name, &file, HEADER_LEN as u64, len, len, &rules)
+        let rules = ScanRules { seed: self.hash_seed, order };
+        chain::visit(name, &file, HEADER_LEN as u64, len, len, &rules, show)
     }
 
-    /// Writes the segment's hint from its entries, which are sorted. Should that fail, the next open reads the segment
-    /// instead.
-    pub(crate) fn write_hint<'a>(&self, segment: &Segment, entries: impl ExactSizeIterator<Item = &'a HintEntry>) {
-        let names = (segment.id(), segment.identity());
-        let written = hint::write(&*self.storage, names, segment.len(), self.hash_seed, entries);
+    /// Notes whether the segment's hint has been written. If not, the next open reads the segment instead.
+    pub(crate) fn note_hint(&self, segment: &Segment, written: std::io::Result<()>) {
         segment.set_hinted(written.is_ok());
         if written.is_err() {
             let _ = self.storage.remove(&hint::name(segment.id()));

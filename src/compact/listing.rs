@@ -29,6 +29,12 @@ pub(super) struct Live {
     pub from: Position,
 }
 
+impl AsRef<HintEntry> for Live {
+    fn as_ref(&self) -> &HintEntry {
+        &self.entry
+    }
+}
+
 /// What has been found of an input's records so far.
 #[derive(Default)]
 pub(super) struct Found {
@@ -55,9 +61,15 @@ impl Listing {
 
     /// What the segment holds; `None` if some of it cannot be read.
     pub(super) fn by_scan(engine: &Engine, segment: &Segment) -> Result<Option<Listing>> {
-        let mut scan = engine.scan_complete(segment)?;
-        hint::sort(&mut scan.entries, |entry| entry);
-        Ok((scan.damaged == 0).then(|| Listing::Scanned(scan.entries.into_iter())))
+        let mut entries = Vec::new();
+        reserve_apart(&mut entries, segment.len());
+        let scan = engine.visit_complete(segment, &mut |entry| {
+            entries.try_reserve(1).map_err(|_| Error::no_memory("compaction"))?;
+            entries.push(entry);
+            Ok(())
+        })?;
+        hint::sort(&mut entries);
+        Ok((scan.damaged == 0).then(|| Listing::Scanned(entries.into_iter())))
     }
 
     fn peek(&mut self) -> Result<Option<HintEntry>> {

@@ -101,8 +101,10 @@ impl Output {
             }
         }
         // In the order of the hashes the index is changed shard by shard, too.
-        hint::sort(&mut self.moved, |moved| &moved.entry);
-        engine.write_hint(&segment, self.moved.iter().map(|moved| &moved.entry));
+        hint::sort(&mut self.moved);
+        let names = (segment.id(), segment.identity());
+        let entries = self.moved.iter().map(|moved| &moved.entry);
+        engine.note_hint(&segment, hint::write(&*engine.storage, names, self.written, engine.hash_seed, entries));
         self.segment = Some(Arc::clone(&segment));
         engine.index.add_segment(segment)
     }

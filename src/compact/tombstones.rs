@@ -21,6 +21,12 @@ pub(super) struct Tombstone {
     pub needed: bool,
 }
 
+impl AsRef<HintEntry> for Tombstone {
+    fn as_ref(&self) -> &HintEntry {
+        &self.entry
+    }
+}
+
 /// Keeps the tombstones that any segment but the inputs may need, in the order in which they can be read.
 pub(super) fn weigh(engine: &Engine, inputs: &[Arc<Segment>], tombstones: &mut Vec<Tombstone>) {
     mark_all_needed(engine, inputs, tombstones, u64::MAX);
@@ -30,7 +36,7 @@ pub(super) fn weigh(engine: &Engine, inputs: &[Arc<Segment>], tombstones: &mut V
 
 /// Marks the tombstones that any segment but the inputs may need, and sorts them by hash. All their hashes are up to `last`.
 fn mark_all_needed(engine: &Engine, inputs: &[Arc<Segment>], tombstones: &mut [Tombstone], last: u64) {
-    hint::sort(tombstones, |t| &t.entry);
+    hint::sort(tombstones);
     let newest = tombstones.iter().map(|t| t.entry.timestamp).max().unwrap_or(i64::MIN);
     let others = engine.index.segments();
     for other in others.iter().filter(|s| !inputs.iter().any(|i| Arc::ptr_eq(i, s))) {

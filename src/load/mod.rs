@@ -46,7 +46,7 @@ impl Source {
         hint: Option<HintReader>,
         mut scanned: Vec<HintEntry>,
     ) -> Source {
-        hint::sort(&mut scanned, |entry| entry);
+        hint::sort(&mut scanned);
         Source { segment, slot, hint, scanned }
     }
 }

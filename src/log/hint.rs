@@ -12,6 +12,7 @@
 //! length, stale ones included, sorted by hash, then timestamp. A hint that does not match its segment is
 //! as good as none.
 
+use std::io;
 use std::sync::Arc;
 
 use wincode::{SchemaRead, SchemaWrite};
@@ -22,7 +23,7 @@ use crate::storage::{File, Storage, create_anew, read_exact_at, write_all_at};
 
 const MAGIC: [u8; 8] = *b"kvhint1\n";
 const HEADER_LEN: usize = 64;
-const ENTRY_LEN: usize = 32;
+pub(super) const ENTRY_LEN: usize = 32;
 const TOMBSTONE: u64 = 1 << 63;
 /// Entries read or written at once.
 const BLOCK: usize = 2048;
@@ -61,11 +62,25 @@ impl HintEntry {
         HintEntry { place: offset | self.place & TOMBSTONE, ..self }
     }
 
+    #[inline]
+    pub(super) fn encode(&self) -> [u8; ENTRY_LEN] {
+        let mut bytes = [0; ENTRY_LEN];
+        let numbers = [self.hash, self.place, self.len, self.timestamp as u64];
+        bytes.as_chunks_mut().0.iter_mut().zip(numbers).for_each(|(place, number)| *place = number.to_le_bytes());
+        bytes
+    }
+
     /// Any bytes are an entry, if not one that makes sense.
     #[inline]
     pub(crate) fn decode(bytes: &[u8; ENTRY_LEN]) -> HintEntry {
         let number = |i: usize| u64::from_le_bytes(bytes.as_chunks().0[i]);
         HintEntry { hash: number(0), place: number(1), len: number(2), timestamp: number(3) as i64 }
+    }
+}
+
+impl AsRef<HintEntry> for HintEntry {
+    fn as_ref(&self) -> &HintEntry {
+        self
     }
 }
 
@@ -95,36 +110,68 @@ pub(crate) fn offset_of(number: u64) -> u64 {
 /// them to the disk.
 pub(crate) fn write<'a>(
     storage: &dyn Storage,
-    (id, identity): (u64, u64),
+    names: (u64, u64),
     covered: u64,
     seed: [u64; 2],
     mut entries: impl ExactSizeIterator<Item = &'a HintEntry>,
-) -> std::io::Result<()> {
-    let name = name(id);
-    let file = create_anew(storage, &name)?;
-    let count = entries.len() as u64;
-    let layout = Layout { magic: MAGIC, id, identity, covered, seed, count, reserved: 0 };
-    let mut block = wincode::serialize(&layout).map_err(std::io::Error::other)?;
-    let (mut crc, mut at) = (0, 0);
-    while entries.len() > 0 {
-        for e in entries.by_ref().take(BLOCK) {
-            for number in [e.hash, e.place, e.len, e.timestamp as u64] {
-                block.extend(number.to_le_bytes());
-            }
-        }
-        write_all_at(&*file, &block, at)?;
-        crc = crc32c::crc32c_append(crc, &block);
-        at += block.len() as u64;
-        block.clear();
+) -> io::Result<()> {
+    let mut hint = HintWriter::create(storage, names, covered, seed, entries.len() as u64)?;
+    entries.try_for_each(|entry| hint.push(entry))?;
+    hint.finish()
+}
+
+/// A hint in the making.
+pub(super) struct HintWriter {
+    file: Arc<dyn File>,
+    /// What comes next in the file.
+    block: Vec<u8>,
+    /// Where it goes.
+    at: u64,
+    /// The checksum of what is before that.
+    crc: u32,
+}
+
+impl HintWriter {
+    /// A hint that is to have so many entries.
+    pub(super) fn create(
+        storage: &dyn Storage,
+        (id, identity): (u64, u64),
+        covered: u64,
+        seed: [u64; 2],
+        count: u64,
+    ) -> io::Result<HintWriter> {
+        let file = create_anew(storage, &name(id))?;
+        let layout = Layout { magic: MAGIC, id, identity, covered, seed, count, reserved: 0 };
+        let block = wincode::serialize(&layout).map_err(io::Error::other)?;
+        Ok(HintWriter { file, block, at: 0, crc: 0 })
     }
-    crc = crc32c::crc32c_append(crc, &block);
-    block.extend(crc.to_le_bytes());
-    write_all_at(&*file, &block, at)
+
+    pub(super) fn finish(mut self) -> io::Result<()> {
+        self.flush()?;
+        write_all_at(&*self.file, &self.crc.to_le_bytes(), self.at)
+    }
+
+    /// They come sorted.
+    pub(super) fn push(&mut self, entry: &HintEntry) -> io::Result<()> {
+        if self.block.len() >= BLOCK * ENTRY_LEN {
+            self.flush()?;
+        }
+        self.block.extend(entry.encode());
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        write_all_at(&*self.file, &self.block, self.at)?;
+        self.crc = crc32c::crc32c_append(self.crc, &self.block);
+        self.at += self.block.len() as u64;
+        self.block.clear();
+        Ok(())
+    }
 }
 
 /// Sorts what has a hint entry by its hash, then its timestamp.
-pub(crate) fn sort<T: Copy>(entries: &mut [T], hint_entry: impl Fn(&T) -> &HintEntry + Copy) {
-    let order = |entry: &T| (hint_entry(entry).hash, hint_entry(entry).timestamp);
+pub(crate) fn sort<T: Copy + AsRef<HintEntry>>(entries: &mut [T]) {
+    let order = |entry: &T| (entry.as_ref().hash, entry.as_ref().timestamp);
     buckets::sort(entries, |entry| order(entry).0, order);
 }
 

@@ -7,3 +7,4 @@ pub(crate) mod manifest;
 pub(crate) mod record;
 pub(crate) mod scan;
 pub(crate) mod segment;
+pub(crate) mod spill;
