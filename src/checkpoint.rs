@@ -261,7 +261,10 @@ impl Making<'_> {
         let rules = ScanRules { seed, order: Order::Log { floor: i64::MIN } };
         self.made.push(hint::name(part.entry.id));
         let mut entries = Spill::new(self.target, (part.entry.id, part.entry.identity));
-        let scan = chain::visit(name, &file, HEADER_LEN as u64, len, len, &rules, &mut |entry| entries.push(entry))?;
+        let scan = chain::visit(name, &file, HEADER_LEN as u64, len, len, &rules, &mut |entry| {
+            entries.push(entry);
+            Ok(())
+        })?;
         if scan.damaged > 0 {
             // What is known to be damaged is to be as damaged in the checkpoint.
             let known = part.segment.quarantined();

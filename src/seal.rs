@@ -20,7 +20,7 @@ impl Engine {
         }
         for open in &waiting {
             self.trim(open)?;
-            if !open.segment.quarantined() {
+            if !open.segment.hinted() && !open.segment.quarantined() {
                 // A hint of what has been damaged since knows more than can be read by now.
                 self.make_hint(&open.segment);
             }
@@ -74,10 +74,13 @@ impl Engine {
         true
     }
 
-    /// Makes the segment's hint by reading the segment.
+    /// Makes the segment's hint by reading the segment. It has none, or one that does not cover all of it.
     fn make_hint(&self, segment: &Segment) {
         let mut entries = Spill::new(&*self.storage, (segment.id(), segment.identity()));
-        match self.visit_complete(segment, &mut |entry| entries.push(entry)) {
+        match self.visit_complete(segment, &mut |entry| {
+            entries.push(entry);
+            Ok(())
+        }) {
             Ok(scan) if scan.damaged == 0 => {
                 self.note_hint(segment, entries.write_hint(segment.len(), self.hash_seed));
             }
@@ -107,6 +110,37 @@ impl Engine {
         segment.set_hinted(written.is_ok());
         if written.is_err() {
             let _ = self.storage.remove(&hint::name(segment.id()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crate::storage::sim::{PageMode, SimStorage};
+    use crate::{Options, Store};
+
+    #[test]
+    fn a_hint_outlives_the_sealing_of_a_segment_that_has_rotted() {
+        let disk = SimStorage::new(1, PageMode::Page);
+        let options = Options { background: false, ..Options::default() };
+        let open = || Store::open_on(Arc::new(disk.clone()), &options).unwrap();
+        let store = open();
+        (0..100u8).for_each(|n| store.set(&[n], &[n; 50]).unwrap());
+        store.close().unwrap();
+        let mut log = disk.read_file("0000000001.log").unwrap();
+        log[3000..3150].fill(0xff);
+        disk.put_file("0000000001.log", &log);
+        for _ in 0..2 {
+            // By the hint, which lists the keys that cannot be read.
+            let store = open();
+            store.engine.appender().unwrap().rotate().unwrap();
+            while store.maintain(1 << 20).unwrap() {}
+            let damaged = (0..100u8).filter(|n| store.get(&[*n]).is_err()).count();
+            assert!((1..5).contains(&damaged), "{damaged} damaged");
+            assert!((0..100u8).all(|n| store.get(&[n]).map_or(true, |value| value == Some(vec![n; 50]))));
+            store.close().unwrap();
         }
     }
 }

@@ -6,16 +6,15 @@ use std::io;
 use std::sync::Arc;
 
 use super::hint::{self, ENTRY_LEN, HintEntry, HintWriter};
-use crate::error::{Error, Result};
 use crate::storage::{File, Storage, create_anew, read_exact_at, write_all_at};
 use crate::transient::reserve_apart;
 
 const PARTS: usize = 1 << PART_BITS;
 const PART_BITS: u32 = 3;
-/// Bytes of a part that wait in memory. In tests hardly any, so that they come to the file.
-const BUFFER_LEN: usize = if cfg!(test) { 8 * ENTRY_LEN } else { 16 << 10 };
+/// Bytes of a part that wait in memory. In tests as few as can be, so that all but the last come to the file.
+const BUFFER_LEN: usize = if cfg!(test) { ENTRY_LEN } else { 16 << 10 };
 
-/// Entries on their way into a hint.
+/// Entries on their way into a hint, where there is no other hint that is worth anything: the file takes its name.
 pub(crate) struct Spill<'a> {
     storage: &'a dyn Storage,
     /// The id and the identity of the segment.
@@ -25,13 +24,14 @@ pub(crate) struct Spill<'a> {
     file: Option<Arc<dyn File>>,
     end: u64,
     parts: [Part; PARTS],
+    failure: Option<io::Error>,
 }
 
 #[derive(Default)]
 struct Part {
     buffer: Vec<u8>,
-    /// Where in the file the full buffers are that came before.
-    blocks: Vec<u64>,
+    /// Where in the file the full buffers are that came before, and their checksums.
+    blocks: Vec<(u64, u32)>,
 }
 
 impl Part {
@@ -43,7 +43,7 @@ impl Part {
 impl<'a> Spill<'a> {
     /// Nothing yet, for the hint of the segment with this id and identity.
     pub(crate) fn new(storage: &'a dyn Storage, names: (u64, u64)) -> Spill<'a> {
-        Spill { storage, names, file: None, end: 0, parts: Default::default() }
+        Spill { storage, names, file: None, end: 0, parts: Default::default(), failure: None }
     }
 
     /// How many entries there are.
@@ -51,26 +51,33 @@ impl<'a> Spill<'a> {
         self.parts.iter().map(|part| (part.len() / ENTRY_LEN) as u64).sum()
     }
 
-    #[inline(never)]
-    pub(crate) fn push(&mut self, entry: HintEntry) -> Result<()> {
+    /// Should it fail, `write_hint` tells.
+    pub(crate) fn push(&mut self, entry: HintEntry) {
+        if self.failure.is_none() {
+            self.failure = self.try_push(entry).err();
+        }
+    }
+
+    fn try_push(&mut self, entry: HintEntry) -> io::Result<()> {
         let part = &mut self.parts[(entry.hash >> (u64::BITS - PART_BITS)) as usize];
         if part.buffer.len() == BUFFER_LEN {
-            part.blocks.try_reserve(1).map_err(|_| no_memory())?;
-            let name = hint::name(self.names.0);
-            let file = nameless(&mut self.file, self.storage, &name);
-            let written = file.and_then(|file| write_all_at(file, &part.buffer, self.end));
-            written.map_err(|e| Error::os(format_args!("write {name}"), &e))?;
-            part.blocks.push(self.end);
+            part.blocks.try_reserve(1)?;
+            let file = nameless(&mut self.file, self.storage, &hint::name(self.names.0))?;
+            write_all_at(file, &part.buffer, self.end)?;
+            part.blocks.push((self.end, crc32c::crc32c(&part.buffer)));
             part.buffer.clear();
             self.end += BUFFER_LEN as u64;
         }
-        part.buffer.try_reserve(ENTRY_LEN).map_err(|_| no_memory())?;
+        part.buffer.try_reserve(ENTRY_LEN)?;
         part.buffer.extend(entry.encode());
         Ok(())
     }
 
     /// Writes the hint of the first `covered` bytes of the segment.
-    pub(crate) fn write_hint(&self, covered: u64, seed: [u64; 2]) -> io::Result<()> {
+    pub(crate) fn write_hint(&mut self, covered: u64, seed: [u64; 2]) -> io::Result<()> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
         let mut hint = HintWriter::create(self.storage, self.names, covered, seed, self.count())?;
         let (mut entries, mut block) = (Vec::new(), Vec::new());
         block.try_reserve_exact(BUFFER_LEN)?;
@@ -80,9 +87,13 @@ impl<'a> Spill<'a> {
             entries.clear();
             entries.try_reserve(part.len() / ENTRY_LEN)?;
             let mut take = |bytes: &[u8]| entries.extend(bytes.as_chunks().0.iter().map(HintEntry::decode));
-            for &at in &part.blocks {
+            for &(at, crc) in &part.blocks {
                 let file = self.file.as_deref().ok_or(io::ErrorKind::NotFound)?;
                 read_exact_at(file, &mut block, at)?;
+                if crc32c::crc32c(&block) != crc {
+                    // The system could not bring it to the disk, say.
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
                 take(&block);
             }
             take(&part.buffer);
@@ -103,10 +114,6 @@ fn nameless<'f>(file: &'f mut Option<Arc<dyn File>>, storage: &dyn Storage, name
     file.as_deref().ok_or(io::ErrorKind::NotFound.into())
 }
 
-fn no_memory() -> Error {
-    Error::no_memory("making a hint")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +132,7 @@ mod tests {
                 HintEntry::new(hash, 64 + n, 50 + n, n as i64, n.is_multiple_of(3))
             };
             let mut spill = Spill::new(&disk, (7, 8));
-            (0..count).for_each(|n| spill.push(entry(n)).unwrap());
+            (0..count).for_each(|n| spill.push(entry(n)));
             assert!(count < 5000 || spill.end > 4000 * ENTRY_LEN as u64);
             assert!(disk.files().is_empty());
             spill.write_hint(9, [1, 2]).unwrap();
