@@ -195,18 +195,18 @@ fn take(
     let hint = if known > HEADER_LEN as u64 { hint_of((header.id, header.identity), known) } else { None };
     let start = if hint.is_some() { known.min(file_len) } else { HEADER_LEN as u64 };
     let rules = ScanRules { seed: manifest.hash_seed, order: Order::Log { floor } };
-    let mut scan = scan(&name, file, start, known, file_len, &rules)?;
+    let (mut scan, mut scanned) = scan(&name, file, Extent { start, known, file_len }, &rules)?;
     let cut_short =
         later.first().is_some_and(|l| l.header.predecessor.id == header.id && l.header.predecessor.len > scan.end);
     if scan.stopped_at_bad || cut_short || bytes_beyond(&name, &**file, scan.end)? > 0 {
         // A sync mark behind the bad place says that it had been synced: then it is no tear but rot.
         let synced = synced_by_marks(&name, file, scan.end, file_len, later)?;
         if synced > scan.end {
-            scan = self::scan(&name, file, start, synced, file_len, &rules)?;
+            (scan, scanned) = self::scan(&name, file, Extent { start, known: synced, file_len }, &rules)?;
         }
     }
     info.scanned_bytes += scan.end.saturating_sub(start);
-    info.scanned_records += scan.entries.len() as u64;
+    info.scanned_records += scanned.len() as u64;
     info.damaged_records += scan.damaged;
     let mut damaged = scan.damaged + *header_lost as u64;
     let mut lost = scan.lost;
@@ -229,7 +229,7 @@ fn take(
         last: false,
         lost,
         hint,
-        scanned: scan.entries,
+        scanned,
     })
 }
 
@@ -252,7 +252,6 @@ fn synced_by_marks(name: &str, file: &Arc<dyn File>, from: u64, file_len: u64, l
 
 /// What a scan found.
 pub(crate) struct Scan {
-    pub entries: Vec<HintEntry>,
     /// Where the frames end.
     pub end: u64,
     /// Bad places before what was known to be synced.
@@ -260,6 +259,22 @@ pub(crate) struct Scan {
     /// As in [`Chain`]: at one of those places.
     pub lost: Option<Error>,
     stopped_at_bad: bool,
+}
+
+/// What of a segment is read.
+#[derive(Clone, Copy)]
+pub(crate) struct Extent {
+    start: u64,
+    /// What is before this is known to be synced.
+    known: u64,
+    file_len: u64,
+}
+
+impl Extent {
+    /// All of a segment of this length that takes no more appends.
+    pub(crate) fn complete(len: u64) -> Extent {
+        Extent { start: HEADER_LEN as u64, known: len, file_len: len }
+    }
 }
 
 /// What is known of the records of a segment before they are read.
@@ -278,39 +293,34 @@ pub(crate) enum Order {
     Output { ceiling: i64 },
 }
 
-/// Reads the records of a segment from `start` on. Bad places before `known` are passed over, if it can be told what was
-/// there; the first behind it is the end.
+/// Reads the records of a segment and lists them. Bad places before what is known to be synced are passed over, if it can be
+/// told what was there; the first behind it is the end.
 pub(crate) fn scan(
     name: &str,
     file: &Arc<dyn File>,
-    start: u64,
-    known: u64,
-    file_len: u64,
+    extent: Extent,
     rules: &ScanRules,
-) -> Result<Scan> {
+) -> Result<(Scan, Vec<HintEntry>)> {
     let mut entries = Vec::new();
-    let mut scan = visit(name, file, start, known, file_len, rules, &mut |entry| {
+    let scan = visit(name, file, extent, rules, &mut |entry| {
         entries.try_reserve(1).map_err(|_| Error::no_memory("a scan"))?;
         entries.push(entry);
         Ok(())
     })?;
     entries.retain(|e| e.offset() < scan.end);
-    scan.entries = entries;
-    Ok(scan)
+    Ok((scan, entries))
 }
 
 /// As `scan`, but shows the entries instead of listing them, also those behind the end that it finds at last.
 pub(crate) fn visit(
     name: &str,
     file: &Arc<dyn File>,
-    start: u64,
-    known: u64,
-    file_len: u64,
+    Extent { start, known, file_len }: Extent,
     rules: &ScanRules,
     show: &mut dyn FnMut(HintEntry) -> Result<()>,
 ) -> Result<Scan> {
     let mut scanner = Scanner::new(name, Arc::clone(file), start, file_len)?;
-    let mut scan = Scan { entries: Vec::new(), end: start, damaged: 0, lost: None, stopped_at_bad: false };
+    let mut scan = Scan { end: start, damaged: 0, lost: None, stopped_at_bad: false };
     let mut newest = match rules.order {
         Order::Log { floor } => floor,
         Order::Output { ceiling } => ceiling.saturating_sub(1),

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::chain::{self, Order, ScanRules};
+use crate::chain::{self, Extent, Order, ScanRules};
 use crate::engine::{Engine, Store, manifest_entry};
 use crate::error::{Code, Error, Result};
 use crate::log::header::{HEADER_LEN, Header};
@@ -261,7 +261,7 @@ impl Making<'_> {
         let rules = ScanRules { seed, order: Order::Log { floor: i64::MIN } };
         self.made.push(hint::name(part.entry.id));
         let mut entries = Spill::new(self.target, (part.entry.id, part.entry.identity));
-        let scan = chain::visit(name, &file, HEADER_LEN as u64, len, len, &rules, &mut |entry| {
+        let scan = chain::visit(name, &file, Extent::complete(len), &rules, &mut |entry| {
             entries.push(entry);
             Ok(())
         })?;

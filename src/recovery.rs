@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crate::append::{Appender, OpenSegment, SegmentFactory};
-use crate::chain::{self, Chain, Link, Order, ScanRules};
+use crate::chain::{self, Chain, Extent, Link, Order, ScanRules};
 use crate::checkpoint;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
@@ -231,15 +231,15 @@ impl Recovery<'_> {
                 Role::Output => Order::Output { ceiling: self.manifest.last_timestamp },
             };
             let rules = ScanRules { seed: self.manifest.hash_seed, order };
-            let scan = chain::scan(&name, &file, HEADER_LEN as u64, len, len, &rules)?;
+            let (scan, entries) = chain::scan(&name, &file, Extent::complete(len), &rules)?;
             if let Some(lost) = scan.lost {
                 return Err(lost);
             }
             info.scanned_bytes += len;
-            info.scanned_records += scan.entries.len() as u64;
+            info.scanned_records += entries.len() as u64;
             info.damaged_records += scan.damaged;
             damaged |= scan.damaged > 0;
-            scanned = scan.entries;
+            scanned = entries;
         }
         if damaged {
             segment.quarantine();

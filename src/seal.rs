@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use crate::append::OpenSegment;
-use crate::chain::{self, Order, Scan, ScanRules};
+use crate::chain::{self, Extent, Order, Scan, ScanRules};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::log::header::{HEADER_LEN, Role};
+use crate::log::header::Role;
 use crate::log::hint::{self, HintEntry};
 use crate::log::segment::{Segment, State};
 use crate::log::spill::Spill;
@@ -20,8 +20,8 @@ impl Engine {
         }
         for open in &waiting {
             self.trim(open)?;
+            // A hint of what has been damaged since knows more than can be read by now.
             if !open.segment.hinted() && !open.segment.quarantined() {
-                // A hint of what has been damaged since knows more than can be read by now.
                 self.make_hint(&open.segment);
             }
             open.segment.set_state(State::Sealed);
@@ -102,7 +102,7 @@ impl Engine {
             Role::Output => Order::Output { ceiling: i64::MAX },
         };
         let rules = ScanRules { seed: self.hash_seed, order };
-        chain::visit(name, &file, HEADER_LEN as u64, len, len, &rules, show)
+        chain::visit(name, &file, Extent::complete(len), &rules, show)
     }
 
     /// Notes whether the segment's hint has been written. If not, the next open reads the segment instead.
