@@ -1,10 +1,11 @@
 //! A small hash table of at most 64 KiB: the unit in which the index grows and is copied.
 //!
-//! A bucket is one cache line: five slots of a 32-bit tag and a position each, and a count of the entries
-//! that would have liked to live here but had to go on to the next bucket (as in F14, "Open-sourcing F14 for
-//! faster, more memory-efficient hash tables", Facebook 2019). A probe ends at the first bucket that nobody
-//! overflowed, so nearly every one, of present and absent keys alike, touches one line, and removal
-//! leaves no marks.
+//! The words of all its buckets stand first, the entries of each follow on a line of its own: see [`super::bucket`]. A probe
+//! ends at the first bucket that nobody overflowed, so nearly every one reads one word, and one line if the key is present, and
+//! removal leaves no marks.
+//!
+//! A bucket is chosen by the bits of the tag below those that all entries of the chunk have in common: entries in the order of
+//! their tags are in the order of memory.
 
 use std::alloc::Layout;
 use std::ptr::NonNull;
@@ -12,38 +13,30 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::*};
 
 use super::arena::Arena;
+use super::bucket::{LINE, Line, SLOTS, Word, slot_of};
 use super::position::Position;
 use crate::error::{Error, Result};
 use crate::prefetch::prefetch;
 
-const SLOTS: usize = 5;
-
-#[repr(C, align(64))]
-struct Bucket {
-    tags: [u32; SLOTS],
-    overflowed: u32,
-    positions: [u64; SLOTS],
-}
-
-/// What stands before the buckets.
-#[repr(C, align(64))]
+/// What stands before the words of the buckets. Their entries follow those, on lines of their own.
+#[repr(C)]
 struct Prelude {
     references: AtomicU32,
     entries: u32,
-    /// How many of the tag's top bits all entries have in common.
-    depth: u32,
     /// Where the memory comes from.
     arena: Arc<Arena>,
 }
 
 /// The most buckets of a chunk that can still be split.
-pub(crate) const MAX_BUCKETS: u32 = 1023;
+pub(crate) const MAX_BUCKETS: u32 = buckets_in(1024);
 
 /// A reference to a chunk. Cloning is cheap and shares; only a chunk that is not shared can be changed.
 pub(crate) struct Chunk {
     prelude: NonNull<Prelude>,
     /// How many there are: with that a look-up need not touch the prelude.
     buckets: u32,
+    /// How many of the tag's top bits all entries have in common.
+    depth: u32,
 }
 
 // SAFETY: the memory behind is only changed through `&mut Chunk` while the reference count is one, and freed
@@ -57,12 +50,10 @@ impl Chunk {
     pub(crate) fn new(arena: &Arc<Arena>, buckets: u32, depth: u32) -> Result<Chunk> {
         let memory = arena.allocate(layout(buckets)).ok_or_else(|| Error::no_memory("the index"))?;
         let prelude = memory.cast::<Prelude>();
-        // SAFETY: freshly allocated with the alignment and at least the size of a prelude; all-zero buckets are
+        // SAFETY: freshly allocated with the alignment and at least the size of a prelude; all-zero words and lines are
         // empty buckets.
-        unsafe {
-            prelude.write(Prelude { references: AtomicU32::new(1), entries: 0, depth, arena: Arc::clone(arena) })
-        };
-        Ok(Chunk { prelude, buckets })
+        unsafe { prelude.write(Prelude { references: AtomicU32::new(1), entries: 0, arena: Arc::clone(arena) }) };
+        Ok(Chunk { prelude, buckets, depth })
     }
 
     /// A chunk of these entries, as large as it would be had it grown with them.
@@ -81,13 +72,11 @@ impl Chunk {
         if self.prelude().references.load(Acquire) == 1 {
             return Ok(());
         }
-        let copy = Chunk::new(&self.prelude().arena, self.buckets, self.prelude().depth)?;
-        let count = self.buckets as usize;
-        // SAFETY: both chunks have `count` buckets, `copy` is new and so apart from `self`, and nobody
-        // changes a shared chunk.
-        unsafe { self.buckets_ptr().copy_to_nonoverlapping(copy.buckets_ptr(), count) };
-        // SAFETY: `copy` is not shared, nobody else can see its prelude.
-        unsafe { (*copy.prelude.as_ptr()).entries = self.prelude().entries };
+        let mut copy = Chunk::new(&self.prelude().arena, self.buckets, self.depth)?;
+        let (words, lines) = copy.buckets_mut();
+        words.copy_from_slice(self.words());
+        lines.copy_from_slice(self.lines());
+        copy.prelude_mut().entries = self.entries();
         *self = copy;
         Ok(())
     }
@@ -102,7 +91,7 @@ impl Chunk {
     }
 
     pub(crate) fn depth(&self) -> u32 {
-        self.prelude().depth
+        self.depth
     }
 
     /// Bytes of memory that the chunk takes.
@@ -112,7 +101,7 @@ impl Chunk {
 
     /// Whether one more entry would make probes long.
     pub(crate) fn full(&self) -> bool {
-        self.prelude().entries as usize >= most_entries(self.buckets)
+        self.entries() as usize >= most_entries(self.buckets)
     }
 
     /// Whether it has grown as large as a chunk should, so that it is time to split it.
@@ -123,16 +112,16 @@ impl Chunk {
     /// The positions of all entries with this tag.
     #[inline]
     pub(crate) fn candidates(&self, tag: u32) -> Candidates<'_> {
-        let buckets = self.buckets();
-        let at = home(tag, buckets.len());
-        let bucket = &buckets[at];
-        Candidates { bucket, matches: bucket.matches(tag), buckets, at, left: buckets.len() - 1, tag }
+        let (words, lines) = (self.words(), self.lines());
+        let at = self.home(tag);
+        Candidates { word: words[at], matches: words[at].matches(tag), words, lines, at, left: words.len() - 1, tag }
     }
 
-    /// Asks for the line that a probe for this tag reads first.
+    /// Asks for what a probe for this tag reads first.
     pub(crate) fn prefetch(&self, tag: u32) {
-        let buckets = self.buckets();
-        prefetch(&buckets[home(tag, buckets.len())]);
+        let at = self.home(tag);
+        prefetch(&self.words()[at]);
+        prefetch(&self.lines()[at]);
     }
 
     /// As `prefetch`, and for the line that a change writes besides.
@@ -143,27 +132,22 @@ impl Chunk {
 
     /// Adds an entry. There must be room: see [`Chunk::full`].
     pub(crate) fn insert(&mut self, tag: u32, position: Position) {
-        let buckets = self.buckets_mut();
-        let mut at = home(tag, buckets.len());
-        loop {
-            let bucket = &mut buckets[at];
-            let free = bucket.free();
-            if free != 0 {
-                let slot = free.trailing_zeros() as usize;
-                bucket.tags[slot] = tag;
-                bucket.positions[slot] = position.raw();
-                break;
-            }
-            bucket.overflowed += 1;
-            at = next(at, buckets.len());
+        let mut at = self.home(tag);
+        let (words, lines) = self.buckets_mut();
+        while words[at].free() == 0 {
+            words[at].count_overflow();
+            at = next(at, words.len());
         }
+        let slot = slot_of(words[at].free());
+        words[at].take(slot, tag);
+        lines[at].set(slot, tag, position);
         self.prelude_mut().entries += 1;
     }
 
     /// Gives the entry at `old` a new position; false if there is no such entry.
     pub(crate) fn replace(&mut self, tag: u32, old: Position, new: Position) -> bool {
         match self.find_slot(tag, old) {
-            Some((at, slot)) => self.buckets_mut()[at].positions[slot] = new.raw(),
+            Some((at, slot)) => self.buckets_mut().1[at].move_to(slot, new),
             None => return false,
         }
         true
@@ -174,12 +158,13 @@ impl Chunk {
         let Some((found, slot)) = self.find_slot(tag, position) else {
             return false;
         };
-        let buckets = self.buckets_mut();
-        buckets[found].positions[slot] = 0;
-        let mut at = home(tag, buckets.len());
+        let mut at = self.home(tag);
+        let (words, lines) = self.buckets_mut();
+        words[found].clear(slot);
+        lines[found].clear(slot);
         while at != found {
-            buckets[at].overflowed -= 1;
-            at = next(at, buckets.len());
+            words[at].uncount_overflow();
+            at = next(at, words.len());
         }
         self.prelude_mut().entries -= 1;
         true
@@ -187,15 +172,15 @@ impl Chunk {
 
     /// A larger chunk with the same entries.
     pub(crate) fn grown(&self) -> Result<Chunk> {
-        let mut larger = Chunk::new(&self.prelude().arena, next_size(self.buckets), self.prelude().depth)?;
+        let mut larger = Chunk::new(self.arena(), next_size(self.buckets), self.depth)?;
         self.for_each(|tag, position| larger.insert(tag, position));
         Ok(larger)
     }
 
     /// Two chunks that share out the entries by the next bit of their tags.
     pub(crate) fn split(&self) -> Result<(Chunk, Chunk)> {
-        let depth = self.prelude().depth + 1;
-        let bit = 1 << (32 - depth);
+        let depth = self.depth + 1;
+        let bit = 1 << (u32::BITS - depth);
         let mut ones = 0;
         self.for_each(|tag, _| ones += (tag & bit != 0) as u32);
         let size_for = |entries: u32| {
@@ -205,36 +190,46 @@ impl Chunk {
             }
             size
         };
-        let mut low = Chunk::new(&self.prelude().arena, size_for(self.entries() - ones), depth)?;
-        let mut high = Chunk::new(&self.prelude().arena, size_for(ones), depth)?;
+        let mut low = Chunk::new(self.arena(), size_for(self.entries() - ones), depth)?;
+        let mut high = Chunk::new(self.arena(), size_for(ones), depth)?;
         self.for_each(|tag, position| if tag & bit == 0 { &mut low } else { &mut high }.insert(tag, position));
         Ok((low, high))
     }
 
     pub(crate) fn for_each(&self, mut visit: impl FnMut(u32, Position)) {
-        for bucket in self.buckets() {
-            for (tag, &position) in bucket.tags.iter().zip(&bucket.positions) {
-                if let Some(position) = Position::from_raw(position) {
-                    visit(*tag, position);
+        for (word, line) in self.words().iter().zip(self.lines()) {
+            for slot in 0..SLOTS {
+                if let Some(position) = line.position(slot) {
+                    visit(line.tag(slot, *word), position);
                 }
             }
         }
     }
 
     fn find_slot(&self, tag: u32, position: Position) -> Option<(usize, usize)> {
-        let buckets = self.buckets();
-        let mut at = home(tag, buckets.len());
-        for _ in 0..buckets.len() {
-            let bucket = &buckets[at];
-            if let Some(slot) = bucket.positions.iter().position(|&p| p == position.raw()) {
-                return Some((at, slot));
+        let (words, lines) = (self.words(), self.lines());
+        let mut at = self.home(tag);
+        for _ in 0..words.len() {
+            let mut matches = words[at].matches(tag);
+            while matches != 0 {
+                let slot = slot_of(matches);
+                if lines[at].position(slot) == Some(position) {
+                    return Some((at, slot));
+                }
+                matches &= matches - 1;
             }
-            if bucket.overflowed == 0 {
+            if !words[at].overflowed() {
                 break;
             }
-            at = next(at, buckets.len());
+            at = next(at, words.len());
         }
         None
+    }
+
+    /// The bucket where the probe for a tag starts.
+    #[inline]
+    fn home(&self, tag: u32) -> usize {
+        ((tag << self.depth) as u64 * self.buckets as u64 >> u32::BITS) as usize
     }
 
     fn prelude(&self) -> &Prelude {
@@ -248,29 +243,45 @@ impl Chunk {
         unsafe { self.prelude.as_mut() }
     }
 
-    fn buckets_ptr(&self) -> *mut Bucket {
-        // SAFETY: the buckets follow the prelude in the same allocation; its size keeps them aligned.
+    #[inline]
+    fn words_ptr(&self) -> *mut Word {
+        // SAFETY: the words follow the prelude in the same allocation; its size keeps them aligned.
         unsafe { self.prelude.as_ptr().add(1).cast() }
     }
 
     #[inline]
-    fn buckets(&self) -> &[Bucket] {
-        // SAFETY: so many buckets were allocated and zeroed behind the prelude, and while this reference is
-        // shared nobody changes them.
-        unsafe { std::slice::from_raw_parts(self.buckets_ptr(), self.buckets as usize) }
+    fn lines_ptr(&self) -> *mut Line {
+        // SAFETY: the lines begin there in the same allocation, which is aligned as they are.
+        unsafe { self.prelude.as_ptr().byte_add(lines_at(self.buckets)).cast() }
     }
 
-    fn buckets_mut(&mut self) -> &mut [Bucket] {
+    #[inline]
+    fn words(&self) -> &[Word] {
+        // SAFETY: so many words were allocated and zeroed behind the prelude, and while this reference is shared nobody
+        // changes them.
+        unsafe { std::slice::from_raw_parts(self.words_ptr(), self.buckets as usize) }
+    }
+
+    #[inline]
+    fn lines(&self) -> &[Line] {
+        // SAFETY: so many lines were allocated and zeroed behind the words, and while this reference is shared nobody
+        // changes them.
+        unsafe { std::slice::from_raw_parts(self.lines_ptr(), self.buckets as usize) }
+    }
+
+    fn buckets_mut(&mut self) -> (&mut [Word], &mut [Line]) {
         debug_assert_eq!(self.prelude().references.load(Relaxed), 1, "only an unshared chunk is changed");
-        // SAFETY: as `buckets`, and exclusive: callers go through `unshare` before they change a chunk.
-        unsafe { std::slice::from_raw_parts_mut(self.buckets_ptr(), self.buckets as usize) }
+        let (words, lines, count) = (self.words_ptr(), self.lines_ptr(), self.buckets as usize);
+        // SAFETY: as `words` and `lines`, which lie apart, and exclusive: callers go through `unshare` before they change a
+        // chunk.
+        unsafe { (std::slice::from_raw_parts_mut(words, count), std::slice::from_raw_parts_mut(lines, count)) }
     }
 }
 
 impl Clone for Chunk {
     fn clone(&self) -> Chunk {
         self.prelude().references.fetch_add(1, Relaxed);
-        Chunk { prelude: self.prelude, buckets: self.buckets }
+        Chunk { ..*self }
     }
 }
 
@@ -290,34 +301,13 @@ impl Drop for Chunk {
     }
 }
 
-impl Bucket {
-    /// A bit for each slot with this tag.
-    #[inline]
-    fn matches(&self, tag: u32) -> u32 {
-        let mut matches = 0;
-        for slot in 0..SLOTS {
-            matches |= ((self.tags[slot] == tag) as u32) << slot;
-        }
-        matches
-    }
-
-    /// A bit for each slot that is empty.
-    #[inline]
-    fn free(&self) -> u32 {
-        let mut free = 0;
-        for slot in 0..SLOTS {
-            free |= ((self.positions[slot] == 0) as u32) << slot;
-        }
-        free
-    }
-}
-
 /// The entries with one tag. See [`Chunk::candidates`].
 pub(crate) struct Candidates<'a> {
-    bucket: &'a Bucket,
+    word: Word,
     /// The slots of the bucket that have not been looked at.
-    matches: u32,
-    buckets: &'a [Bucket],
+    matches: u64,
+    words: &'a [Word],
+    lines: &'a [Line],
     at: usize,
     /// So many buckets have not been looked at.
     left: usize,
@@ -332,9 +322,9 @@ impl Candidates<'_> {
             return false;
         }
         self.left -= 1;
-        self.at = next(self.at, self.buckets.len());
-        self.bucket = &self.buckets[self.at];
-        self.matches = self.bucket.matches(self.tag);
+        self.at = next(self.at, self.words.len());
+        self.word = self.words[self.at];
+        self.matches = self.word.matches(self.tag);
         true
     }
 }
@@ -346,25 +336,17 @@ impl Iterator for Candidates<'_> {
     fn next(&mut self) -> Option<Position> {
         loop {
             while self.matches != 0 {
-                let slot = self.matches.trailing_zeros() as usize;
+                let (slot, line) = (slot_of(self.matches), &self.lines[self.at]);
                 self.matches &= self.matches - 1;
-                // An empty slot may have any tag.
-                if let Some(position) = Position::from_raw(self.bucket.positions[slot]) {
-                    return Some(position);
+                if line.has(slot, self.tag) {
+                    return line.position(slot);
                 }
             }
-            if self.bucket.overflowed == 0 || !self.overflow() {
+            if !self.word.overflowed() || !self.overflow() {
                 return None;
             }
         }
     }
-}
-
-/// The bucket where the probe for a tag starts. Uses the tag's low bits; a chunk's entries have the top
-/// ones in common.
-#[inline]
-fn home(tag: u32, buckets: usize) -> usize {
-    ((tag & 0xffff) as usize * buckets) >> 16
 }
 
 #[inline]
@@ -372,18 +354,25 @@ fn next(at: usize, buckets: usize) -> usize {
     if at + 1 == buckets { 0 } else { at + 1 }
 }
 
-/// Sizes step up by a half or a third, and by 8 KiB from 32 KiB on, so that little memory lies idle. With the prelude a small
-/// chunk takes two or three times a power of two; the largest before a split takes 64 KiB.
+/// The next larger number of buckets. Sizes step up by a half or a third, and by 8 KiB from 32 KiB on, so that little memory
+/// lies idle: a small chunk takes two or three times a power of two; the largest before a split takes 64 KiB.
 fn next_size(buckets: u32) -> u32 {
-    let lines = buckets + 1;
-    let next = match lines {
-        2 => 3,
-        n if n > MAX_BUCKETS => n * 2,
-        n if n >= 512 => n + 128,
-        n if n.is_power_of_two() => n + n / 2,
-        n => n / 3 * 4,
-    };
-    next - 1
+    let mut lines: u32 = 2;
+    while buckets_in(lines) <= buckets {
+        lines = match lines {
+            2 => 3,
+            n if n >= 1024 => n * 2,
+            n if n >= 512 => n + 128,
+            n if n.is_power_of_two() => n + n / 2,
+            n => n / 3 * 4,
+        };
+    }
+    buckets_in(lines)
+}
+
+/// How many buckets fit into so many cache lines.
+const fn buckets_in(lines: u32) -> u32 {
+    (lines * LINE as u32 - size_of::<Prelude>() as u32) / (size_of::<Word>() + size_of::<Line>()) as u32
 }
 
 /// With more entries probes would be long.
@@ -392,14 +381,21 @@ pub(crate) const fn most_entries(buckets: u32) -> usize {
     buckets as usize * SLOTS * 3 / 4
 }
 
+/// Where the lines begin.
+#[inline]
+fn lines_at(buckets: u32) -> usize {
+    (size_of::<Prelude>() + buckets as usize * size_of::<Word>()).next_multiple_of(LINE)
+}
+
 fn layout(buckets: u32) -> Layout {
-    let size = size_of::<Prelude>() + buckets as usize * size_of::<Bucket>();
+    let size = lines_at(buckets) + buckets as usize * size_of::<Line>();
     // SAFETY: the alignment is a power of two, and even 2^32 buckets do not overflow the size.
-    unsafe { Layout::from_size_align_unchecked(size, align_of::<Prelude>()) }
+    unsafe { Layout::from_size_align_unchecked(size, LINE) }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::bucket::TAG_MASK;
     use super::*;
     use std::collections::HashMap;
 
@@ -417,13 +413,13 @@ mod tests {
 
     #[test]
     fn behaves_like_a_map_through_growth_and_splits() {
-        for mask in [u32::MAX, 0xffff_0003, 0x8000_0001] {
+        for mask in [u32::MAX, 0xffff_0030, 0x8000_0010] {
             let mut seed = mask as u64;
             let mut chunks = [Chunk::new(&Arc::default(), 1, 0).unwrap()];
             let mut model: HashMap<u64, u32> = HashMap::new();
             for step in 0..20_000u64 {
                 let r = random(&mut seed);
-                let tag = (r >> 32) as u32 & mask;
+                let tag = (r >> 32) as u32 & mask & TAG_MASK;
                 let i = chunks.len() - 1;
                 if !r.is_multiple_of(4) {
                     if chunks[i].full() {
@@ -453,22 +449,23 @@ mod tests {
     #[test]
     fn a_shared_chunk_is_copied_before_it_changes() {
         let mut chunk = Chunk::new(&Arc::default(), 4, 0).unwrap();
-        chunk.insert(7, position(1));
+        chunk.insert(7 << 4, position(1));
         let shared = chunk.clone();
         chunk.unshare().unwrap();
-        chunk.insert(7, position(2));
-        assert!(chunk.replace(7, position(1), position(3)));
-        assert_eq!(shared.candidates(7).collect::<Vec<_>>(), vec![position(1)]);
-        assert_eq!(chunk.candidates(7).count(), 2);
-        assert_eq!(shared.candidates(8).count(), 0);
+        chunk.insert(7 << 4, position(2));
+        assert!(chunk.replace(7 << 4, position(1), position(3)));
+        assert_eq!(shared.candidates(7 << 4).collect::<Vec<_>>(), vec![position(1)]);
+        assert_eq!(chunk.candidates(7 << 4).count(), 2);
+        assert_eq!(shared.candidates(8 << 4).count(), 0);
     }
 
     #[test]
     fn a_chunk_grows_in_small_steps() {
         let sizes: Vec<_> = std::iter::successors(Some(1), |&n| (n < MAX_BUCKETS).then(|| next_size(n))).collect();
-        assert_eq!(sizes[..8], [1, 2, 3, 5, 7, 11, 15, 23]);
-        assert_eq!(sizes[sizes.len() - 6..], [383, 511, 639, 767, 895, MAX_BUCKETS]);
-        assert_eq!(next_size(MAX_BUCKETS), 2 * MAX_BUCKETS + 1);
+        assert_eq!(sizes[..8], [1, 2, 3, 5, 6, 10, 14, 21]);
+        assert_eq!(sizes[sizes.len() - 6..], [341, 454, 568, 682, 796, MAX_BUCKETS]);
+        assert_eq!((MAX_BUCKETS, next_size(MAX_BUCKETS)), (910, 1820));
+        assert_eq!(layout(MAX_BUCKETS).size(), 64 << 10);
     }
 
     #[test]
@@ -480,7 +477,9 @@ mod tests {
         for n in 0..15 {
             assert!(chunk.remove(0, position(n)));
         }
-        assert!(chunk.buckets().iter().all(|b| b.overflowed == 0));
+        let every = chunk.words()[0].free();
+        assert_eq!(every.count_ones() as usize, SLOTS);
+        assert!(chunk.words().iter().all(|word| word.free() == every && !word.overflowed()));
         assert_eq!(chunk.candidates(0).count(), 0);
     }
 }

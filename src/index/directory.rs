@@ -25,9 +25,9 @@ impl Directory {
     pub(super) fn filled(arena: &Arc<Arena>, entries: &[(u32, Position)]) -> Result<Directory> {
         let no_memory = |_| Error::no_memory("the index");
         let (mut map, mut chunks) = (Vec::new(), Vec::new());
-        chunks
-            .try_reserve_exact(entries.len().div_ceil(chunk::most_entries(chunk::MAX_BUCKETS)).max(1))
-            .map_err(no_memory)?;
+        // Hashes are spread evenly: all chunks are split as often.
+        let expected = entries.len().div_ceil(chunk::most_entries(chunk::MAX_BUCKETS)).next_power_of_two();
+        chunks.try_reserve_exact(expected).map_err(no_memory)?;
         Directory::cut(arena, 0, entries, &mut chunks)?;
         let depth = chunks.iter().map(Chunk::depth).max().unwrap_or(0);
         map.try_reserve_exact(1 << depth).map_err(no_memory)?;

@@ -1,6 +1,6 @@
 //! Overwrites taken on trust: those whose older record has not been looked at yet.
 //!
-//! An entry has but 40 bits of a key's hash. That the one a set finds is its key's is as good as certain, and to be sure takes
+//! An entry has but 36 bits of a key's hash. That the one a set finds is its key's is as good as certain, and to be sure takes
 //! the older record itself, which is seldom in the caches: the longest wait of an overwrite. So a set may replace the entry
 //! at once and leave the proof for later, when the records of many are asked for together.
 //!
