@@ -316,7 +316,7 @@ pub(crate) struct Candidates<'a> {
 
 impl Candidates<'_> {
     /// Goes on to the next bucket. False if none has been missed.
-    #[inline(never)]
+    #[inline]
     fn overflow(&mut self) -> bool {
         if self.left == 0 {
             return false;
