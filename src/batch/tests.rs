@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::log::record::{BATCH_OVERHEAD, DataFileEntry};
+use crate::proof::tests::colliding_keys;
 use crate::storage::sim::{Calls, FaultPlan, PageMode, SimStorage};
 use crate::{IoPath, Options, Store};
 
@@ -144,6 +145,33 @@ fn keys_taken_for_new_may_be_stored_and_a_long_frame_may_fail() {
         store.close().unwrap();
         check(&open(), 3105);
     });
+}
+
+#[test]
+fn a_new_key_that_looks_like_another_takes_no_frame_back() {
+    let disk = SimStorage::new(1, PageMode::Page);
+    let options = Options { background: false, ..Options::default() };
+    let store = Store::open_on(Arc::new(disk.clone()), &options).unwrap();
+    let [stored, new] = colliding_keys(&store)[0];
+    store.set(&stored, b"old").unwrap();
+    (0..8u8).for_each(|n| store.set(&[n], b"").unwrap());
+    assert!(store.engine.fresh.lasts());
+    let mut batch = Batch::new();
+    (0..200u64).for_each(|n| batch.set(&[9, n as u8], &[1; 200]).unwrap());
+    batch.set(&new, b"new").unwrap();
+    // A frame that is taken back is cut off.
+    disk.fail(FaultPlan { at: 0, errno: libc::EIO, persistent: true, calls: Calls::SET_LEN });
+    assert!(store.write(&batch).unwrap());
+    disk.heal();
+    assert_eq!(store.get(&stored).unwrap(), Some(b"old".to_vec()));
+    assert_eq!(store.get(&new).unwrap(), Some(b"new".to_vec()));
+    assert_eq!(store.stats().keys, 210);
+    // Where both are stored, one is found behind the other, too.
+    batch.set(&stored, b"newer").unwrap();
+    assert!(store.write(&batch).unwrap());
+    assert_eq!(store.get(&stored).unwrap(), Some(b"newer".to_vec()));
+    assert_eq!(store.stats().keys, 210);
+    assert_eq!(disk.violation(), None);
 }
 
 #[test]

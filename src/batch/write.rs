@@ -264,7 +264,7 @@ impl Engine {
         });
         appender.write_batch_frame(len, entries)?;
         let locked = self.index.write_all(targets.iter().map(|t| t.hash));
-        let changed = locked.and_then(|mut shards| Ok(change_all(&mut shards, targets, batch)?.then_some(shards)));
+        let changed = locked.and_then(|mut shards| Ok(self.change_all(&mut shards, targets, batch)?.then_some(shards)));
         if !matches!(changed, Ok(Some(_))) {
             appender.retract_frame();
         }
@@ -272,6 +272,47 @@ impl Engine {
         appender.publish_batch(len, first, last);
         self.maintenance.note_garbage(count_garbage(appender, &shards, targets, batch)?);
         Ok(true)
+    }
+
+    /// Has the index point at the new records. If that fails, or a key that was not looked up is not new, it is as it was.
+    fn change_all(
+        &self,
+        shards: &mut [impl DerefMut<Target = Shard>],
+        targets: &[Target],
+        batch: &Batch,
+    ) -> Result<bool> {
+        let (mut at, mut ahead) = (0, 0);
+        for (number, target) in targets.iter().enumerate() {
+            if let Some(later) = targets.get(number + LOOK_AHEAD) {
+                while !shards[ahead].holds(later.hash) {
+                    ahead += 1;
+                }
+                shards[ahead].prefetch_to_change(later.hash);
+            }
+            while !shards[at].holds(target.hash) {
+                at += 1;
+            }
+            let shard = &mut *shards[at];
+            let as_expected = if target.version == UNKNOWN { self.is_new(shard, target, batch) } else { Ok(true) };
+            let ready = match as_expected {
+                Ok(true) => shard.reserve(target.hash).map(|()| true),
+                other => other,
+            };
+            if !matches!(ready, Ok(true)) {
+                undo_all(shards, &targets[..number], batch);
+                return ready;
+            }
+            target.change(batch).apply(shard, target.hash);
+        }
+        Ok(true)
+    }
+
+    /// Whether the key is not stored. The record of another that the index takes for the key's is seldom enough to be waited for.
+    fn is_new(&self, shard: &Shard, target: &Target, batch: &Batch) -> Result<bool> {
+        if shard.candidates(target.hash).next().is_none() {
+            return Ok(true);
+        }
+        Ok(self.factory.mapped && self.find(shard, target.key(batch), target.hash)?.is_none())
     }
 }
 
@@ -302,32 +343,6 @@ fn count_garbage(
         segment.add_tombstone(tombstones.map(Operation::record_len).sum());
     }
     Ok(garbage)
-}
-
-/// Has the index point at the new records. If that fails, or a key that was not looked up may not be new, it is as it was.
-fn change_all(shards: &mut [impl DerefMut<Target = Shard>], targets: &[Target], batch: &Batch) -> Result<bool> {
-    let (mut at, mut ahead) = (0, 0);
-    for (number, target) in targets.iter().enumerate() {
-        if let Some(later) = targets.get(number + LOOK_AHEAD) {
-            while !shards[ahead].holds(later.hash) {
-                ahead += 1;
-            }
-            shards[ahead].prefetch_to_change(later.hash);
-        }
-        while !shards[at].holds(target.hash) {
-            at += 1;
-        }
-        let change = target.change(batch);
-        let shard = &mut *shards[at];
-        let as_expected = target.version != UNKNOWN || shard.candidates(target.hash).next().is_none();
-        let ready = if as_expected { shard.reserve(target.hash).map(|()| true) } else { Ok(false) };
-        if !matches!(ready, Ok(true)) {
-            undo_all(shards, &targets[..number], batch);
-            return ready;
-        }
-        change.apply(shard, target.hash);
-    }
-    Ok(true)
 }
 
 /// Takes the changes back, the last one first. Each finds the room that it had before.
