@@ -263,7 +263,7 @@ impl Engine {
             self.prove_if(hash, Trust::full)?;
             shard = self.index.read(hash)?;
         }
-        shard.prefetch_to_change(hash);
+        shard.prefetch(hash);
         if none_to_look_at {
             return Ok(true);
         }

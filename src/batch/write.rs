@@ -287,7 +287,7 @@ impl Engine {
                 while !shards[ahead].holds(later.hash) {
                     ahead += 1;
                 }
-                shards[ahead].prefetch_to_change(later.hash);
+                shards[ahead].prefetch(later.hash);
             }
             while !shards[at].holds(target.hash) {
                 at += 1;

@@ -292,7 +292,7 @@ impl Job {
             let count = of_shard.take(REPOINT_BATCH).count();
             // Writers wait for no more than what is in the caches.
             let ahead = engine.index.read(first)?;
-            moved[number..].iter().take(count).for_each(|m| ahead.prefetch_to_change(KeyHash(m.entry.hash)));
+            moved[number..].iter().take(count).for_each(|m| ahead.prefetch(KeyHash(m.entry.hash)));
             drop(ahead);
             let _writers_wait = engine.appender()?;
             let mut shard = engine.index.write(first)?;

@@ -1,31 +1,46 @@
 //! Memory for the larger chunks, from huge pages: a random probe of a large index then costs one cache miss, and no
 //! walk of the page tables on top of it.
 //!
-//! Blocks of 2 MiB are cut into units of 8 KiB; a chunk takes four to eight of them. A block that is empty goes back to
-//! the system.
+//! Blocks of 2 MiB are cut into units, of which a chunk takes four to eight. The words of all chunks lie together, apart from the
+//! lines: so they take as few pages as can be, and every part of the caches. A block that is empty goes back to the system.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-const UNIT: usize = 8 << 10;
 const BLOCK: usize = 2 << 20;
-const HALF: usize = BLOCK / 2;
-/// Pieces up to this come from the allocator: an index of those fits into the caches anyway.
-const LEAST: usize = 24 << 10;
+/// The units of the words and of the lines: a word takes an eighth of what a line takes.
+const WORDS_UNIT: usize = 1 << 10;
+const LINES_UNIT: usize = 8 << 10;
+/// So many units are counted by the bits of one number.
+const RUN: usize = u128::BITS as usize;
+/// Pieces up to so many units come from the allocator: an index of those fits into the caches anyway.
+const LEAST: usize = 3;
 /// Larger ones do too; there are hardly any.
-const MOST: usize = 8 * UNIT;
+const MOST: usize = 8;
 
 /// The blocks of one index. Not of the process: a forked child may find a lock of the process taken for ever.
-#[derive(Default)]
 pub(crate) struct Arena {
+    pub(super) words: Pool,
+    pub(super) lines: Pool,
+}
+
+impl Default for Arena {
+    fn default() -> Arena {
+        Arena { words: Pool::new(WORDS_UNIT), lines: Pool::new(LINES_UNIT) }
+    }
+}
+
+/// The blocks of one unit.
+pub(super) struct Pool {
+    unit: usize,
     blocks: Mutex<Vec<Block>>,
 }
 
 struct Block {
     base: NonNull<u8>,
-    /// A bit for each unit that is taken, of either half.
-    taken: [u128; 2],
+    /// A bit for each unit that is taken. Of larger units there are fewer.
+    taken: [u128; BLOCK / WORDS_UNIT / RUN],
 }
 
 // SAFETY: a block is plain memory that is reached through its arena's mutex alone; who is given units of it owns them.
@@ -33,52 +48,56 @@ unsafe impl Send for Block {}
 
 impl Block {
     /// Takes `count` units in a row, if there are such.
-    fn take(&mut self, count: u32) -> Option<NonNull<u8>> {
-        for (half, taken) in self.taken.iter_mut().enumerate() {
-            if taken.count_zeros() < count {
+    fn take(&mut self, count: usize, unit: usize) -> Option<NonNull<u8>> {
+        for (number, taken) in self.taken[..BLOCK / unit / RUN].iter_mut().enumerate() {
+            if (taken.count_zeros() as usize) < count {
                 continue;
             }
             // A bit for each unit from which on so many are free.
             let starts = (1..count).fold(!*taken, |free, _| free & free >> 1);
             if starts != 0 {
-                let at = starts.trailing_zeros();
+                let at = starts.trailing_zeros() as usize;
                 *taken |= run(at, count);
                 // SAFETY: the unit lies within the block.
-                return Some(unsafe { self.base.add(half * HALF + at as usize * UNIT) });
+                return Some(unsafe { self.base.add((number * RUN + at) * unit) });
             }
         }
         None
     }
 
     /// Gives back `count` units in a row. True if none is taken any more.
-    fn give_back(&mut self, memory: NonNull<u8>, count: u32) -> bool {
-        let offset = memory.as_ptr() as usize - self.base.as_ptr() as usize;
-        self.taken[offset / HALF] &= !run((offset % HALF / UNIT) as u32, count);
-        self.taken == [0, 0]
+    fn give_back(&mut self, memory: NonNull<u8>, count: usize, unit: usize) -> bool {
+        let at = (memory.as_ptr() as usize - self.base.as_ptr() as usize) / unit;
+        self.taken[at / RUN] &= !run(at % RUN, count);
+        self.taken.iter().all(|&taken| taken == 0)
     }
 }
 
 /// The bits of `count` units in a row.
-fn run(at: u32, count: u32) -> u128 {
+fn run(at: usize, count: usize) -> u128 {
     ((1 << count) - 1) << at
 }
 
-impl Arena {
+impl Pool {
+    fn new(unit: usize) -> Pool {
+        Pool { unit, blocks: Mutex::default() }
+    }
+
     /// Zeroed memory of this layout, or `None` if there is no more.
     pub(super) fn allocate(&self, layout: Layout) -> Option<NonNull<u8>> {
-        if !from_blocks(layout) {
+        if !self.fits_blocks(layout) {
             // SAFETY: no layout of the index is empty.
             return NonNull::new(unsafe { alloc_zeroed(layout) });
         }
-        let count = layout.size().div_ceil(UNIT) as u32;
+        let count = layout.size().div_ceil(self.unit);
         let mut blocks = self.lock();
         // The youngest block is the one that is not full.
-        let memory = match blocks.iter_mut().rev().find_map(|block| block.take(count)) {
+        let memory = match blocks.iter_mut().rev().find_map(|block| block.take(count, self.unit)) {
             Some(memory) => memory,
             None => {
                 blocks.try_reserve(1).ok()?;
-                let mut block = Block { base: system::map_block()?, taken: [0, 0] };
-                let memory = block.take(count)?;
+                let mut block = Block { base: system::map_block()?, taken: Default::default() };
+                let memory = block.take(count, self.unit)?;
                 blocks.push(block);
                 memory
             }
@@ -92,16 +111,16 @@ impl Arena {
     /// Gives memory back.
     ///
     /// # Safety
-    /// It came from this arena's `allocate` with this layout, and nobody uses it any more.
+    /// It came from this pool's `allocate` with this layout, and nobody uses it any more.
     pub(super) unsafe fn release(&self, memory: NonNull<u8>, layout: Layout) {
-        if !from_blocks(layout) {
+        if !self.fits_blocks(layout) {
             // SAFETY: it came from `alloc_zeroed` with this layout.
             return unsafe { dealloc(memory.as_ptr(), layout) };
         }
         let mut blocks = self.lock();
         let base = memory.as_ptr() as usize & !(BLOCK - 1);
         let Some(number) = blocks.iter().position(|b| b.base.as_ptr() as usize == base) else { return };
-        if blocks[number].give_back(memory, layout.size().div_ceil(UNIT) as u32) {
+        if blocks[number].give_back(memory, layout.size().div_ceil(self.unit), self.unit) {
             let block = blocks.swap_remove(number);
             system::unmap_block(block.base);
         }
@@ -110,10 +129,10 @@ impl Arena {
     fn lock(&self) -> MutexGuard<'_, Vec<Block>> {
         self.blocks.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-fn from_blocks(layout: Layout) -> bool {
-    cfg!(not(miri)) && layout.size() > LEAST && layout.size() <= MOST
+    fn fits_blocks(&self, layout: Layout) -> bool {
+        cfg!(not(miri)) && layout.size() > LEAST * self.unit && layout.size() <= MOST * self.unit
+    }
 }
 
 mod system {
@@ -153,12 +172,19 @@ mod tests {
 
     #[test]
     fn pieces_are_zeroed_aligned_and_apart() {
-        let arena = Arena::default();
-        let sizes = [64, 16 << 10, 32 << 10, 40 << 10, 48 << 10, 56 << 10, 64 << 10, 100 << 10];
+        for unit in [WORDS_UNIT, LINES_UNIT] {
+            pieces_of(
+                &Pool::new(unit),
+                [64, 2 * unit, 4 * unit, 5 * unit, 6 * unit - 64, 7 * unit, 8 * unit, 12 * unit],
+            );
+        }
+    }
+
+    fn pieces_of(pool: &Pool, sizes: [usize; 8]) {
         let mut pieces = Vec::new();
-        for n in 0..600usize {
+        for n in 0..900usize {
             let layout = Layout::from_size_align(sizes[n % sizes.len()], 64).unwrap();
-            let memory = arena.allocate(layout).unwrap();
+            let memory = pool.allocate(layout).unwrap();
             assert_eq!(memory.as_ptr() as usize % 64, 0);
             // SAFETY: just allocated with this size.
             let bytes = unsafe { std::slice::from_raw_parts_mut(memory.as_ptr(), layout.size()) };
@@ -170,7 +196,7 @@ mod tests {
                 // SAFETY: allocated with this layout and still ours; released once.
                 unsafe {
                     assert!(std::slice::from_raw_parts(memory.as_ptr(), layout.size()).iter().all(|&b| b == fill));
-                    arena.release(memory, layout);
+                    pool.release(memory, layout);
                 }
             }
         }
@@ -178,9 +204,9 @@ mod tests {
             // SAFETY: as above.
             unsafe {
                 assert!(std::slice::from_raw_parts(memory.as_ptr(), layout.size()).iter().all(|&b| b == fill));
-                arena.release(memory, layout);
+                pool.release(memory, layout);
             }
         }
-        assert!(arena.lock().is_empty());
+        assert!(pool.lock().is_empty());
     }
 }

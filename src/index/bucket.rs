@@ -10,9 +10,6 @@ use super::position::Position;
 
 pub(super) const SLOTS: usize = 6;
 
-/// The size of a cache line.
-pub(super) const LINE: usize = 64;
-
 // The parts of a tag, from its lowest bit up: bits that are not kept, the fingerprint, the middle, the highest bits.
 const FINGERPRINT_BITS: u32 = 7;
 const MIDDLE_BITS: u32 = 16;
@@ -41,9 +38,9 @@ impl Word {
     /// The slots whose entries have this tag's fingerprint. See [`slot_of`].
     #[inline]
     pub(super) fn matches(self, tag: u32) -> u64 {
-        let different = self.0 ^ EACH * byte_of(tag);
+        let different = self.0 ^ (EACH * byte_of(tag));
         // The top bit of a byte that is not zero is set, or becomes so by the addition, which carries into no other byte.
-        !(different | (different & FINGERPRINTS) + FINGERPRINTS) & TAKEN
+        !(different | ((different & FINGERPRINTS) + FINGERPRINTS)) & TAKEN
     }
 
     /// The slots that are empty. See [`slot_of`].
@@ -113,7 +110,7 @@ impl Line {
         let (at, mask) = (HIGH_BITS * slot as u32, (1 << HIGH_BITS) - 1);
         self.positions[slot] = position.raw();
         self.middles[slot] = (tag >> MIDDLE_AT) as u16;
-        self.highs = self.highs & !(mask << at) | tag >> HIGH_AT << at;
+        self.highs = self.highs & !(mask << at) | (tag >> HIGH_AT) << at;
     }
 
     pub(super) fn clear(&mut self, slot: usize) {

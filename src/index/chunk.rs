@@ -1,6 +1,6 @@
 //! A small hash table of at most 64 KiB: the unit in which the index grows and is copied.
 //!
-//! The words of all its buckets stand first, the entries of each follow on a line of its own: see [`super::bucket`]. A probe
+//! The words of its buckets stand together, and the entries of each on a line of its own: see [`super::bucket`]. A probe
 //! ends at the first bucket that nobody overflowed, so nearly every one reads one word, and one line if the key is present, and
 //! removal leaves no marks.
 //!
@@ -10,50 +10,77 @@
 use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::*};
 
 use super::arena::Arena;
-use super::bucket::{LINE, Line, SLOTS, Word, slot_of};
+use super::bucket::{Line, SLOTS, Word, slot_of};
 use super::position::Position;
 use crate::error::{Error, Result};
 use crate::prefetch::prefetch;
 
-/// What stands before the words of the buckets. Their entries follow those, on lines of their own.
-#[repr(C)]
-struct Prelude {
-    references: AtomicU32,
-    entries: u32,
-    /// Where the memory comes from.
+/// The most buckets of a chunk that can still be split.
+pub(crate) const MAX_BUCKETS: u32 = 896;
+
+/// The memory of a chunk.
+struct Memory {
+    words: NonNull<Word>,
+    lines: NonNull<Line>,
+    buckets: u32,
     arena: Arc<Arena>,
 }
 
-/// The most buckets of a chunk that can still be split.
-pub(crate) const MAX_BUCKETS: u32 = buckets_in(1024);
-
-/// A reference to a chunk. Cloning is cheap and shares; only a chunk that is not shared can be changed.
+/// A chunk. All that a probe or a change has to know is here, and not where the buckets are.
 pub(crate) struct Chunk {
-    prelude: NonNull<Prelude>,
-    /// How many there are: with that a look-up need not touch the prelude.
+    words: NonNull<Word>,
+    lines: NonNull<Line>,
     buckets: u32,
+    entries: u32,
     /// How many of the tag's top bits all entries have in common.
     depth: u32,
+    /// Another chunk may have the same memory.
+    shared: bool,
+    memory: Arc<Memory>,
 }
 
-// SAFETY: the memory behind is only changed through `&mut Chunk` while the reference count is one, and freed
-// by whoever drops the last reference; the count itself is atomic.
-unsafe impl Send for Chunk {}
+// SAFETY: the memory is only changed through the `&mut Chunk` of the one that has it alone, and freed by whoever drops the last
+// reference.
+unsafe impl Send for Memory {}
 // SAFETY: as above: shared access only reads.
+unsafe impl Sync for Memory {}
+// SAFETY: as above.
+unsafe impl Send for Chunk {}
+// SAFETY: as above.
 unsafe impl Sync for Chunk {}
+
+impl Memory {
+    /// That of so many empty buckets.
+    fn new(arena: &Arc<Arena>, buckets: u32) -> Result<Memory> {
+        let no_memory = || Error::no_memory("the index");
+        let words = arena.words.allocate(layout::<Word>(buckets)).ok_or_else(no_memory)?;
+        let Some(lines) = arena.lines.allocate(layout::<Line>(buckets)) else {
+            // SAFETY: it has just come from there with this layout.
+            unsafe { arena.words.release(words, layout::<Word>(buckets)) };
+            return Err(no_memory());
+        };
+        Ok(Memory { words: words.cast(), lines: lines.cast(), buckets, arena: Arc::clone(arena) })
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: they came from there with these layouts, and no chunk refers to them any more.
+        unsafe {
+            self.arena.words.release(self.words.cast(), layout::<Word>(self.buckets));
+            self.arena.lines.release(self.lines.cast(), layout::<Line>(self.buckets));
+        }
+    }
+}
 
 impl Chunk {
     /// An empty chunk.
     pub(crate) fn new(arena: &Arc<Arena>, buckets: u32, depth: u32) -> Result<Chunk> {
-        let memory = arena.allocate(layout(buckets)).ok_or_else(|| Error::no_memory("the index"))?;
-        let prelude = memory.cast::<Prelude>();
-        // SAFETY: freshly allocated with the alignment and at least the size of a prelude; all-zero words and lines are
-        // empty buckets.
-        unsafe { prelude.write(Prelude { references: AtomicU32::new(1), entries: 0, arena: Arc::clone(arena) }) };
-        Ok(Chunk { prelude, buckets, depth })
+        let memory = Memory::new(arena, buckets)?;
+        let (words, lines) = (memory.words, memory.lines);
+        Ok(Chunk { words, lines, buckets, entries: 0, depth, shared: false, memory: Arc::new(memory) })
     }
 
     /// A chunk of these entries, as large as it would be had it grown with them.
@@ -67,27 +94,33 @@ impl Chunk {
         Ok(chunk)
     }
 
-    /// Makes the chunk this reference's own, copying it if it is shared.
+    /// Another chunk with the same memory. Only that one is to be changed from now on, which has it copied before.
+    pub(crate) fn share(&self) -> Chunk {
+        Chunk { shared: true, memory: Arc::clone(&self.memory), ..*self }
+    }
+
+    /// Makes the memory this chunk's own, copying it if another has it, too.
     pub(crate) fn unshare(&mut self) -> Result<()> {
-        if self.prelude().references.load(Acquire) == 1 {
+        if !self.shared || Arc::get_mut(&mut self.memory).is_some() {
+            self.shared = false;
             return Ok(());
         }
-        let mut copy = Chunk::new(&self.prelude().arena, self.buckets, self.depth)?;
+        let mut copy = Chunk::new(self.arena(), self.buckets, self.depth)?;
         let (words, lines) = copy.buckets_mut();
         words.copy_from_slice(self.words());
         lines.copy_from_slice(self.lines());
-        copy.prelude_mut().entries = self.entries();
+        copy.entries = self.entries;
         *self = copy;
         Ok(())
     }
 
     /// Where its memory comes from.
     pub(crate) fn arena(&self) -> &Arc<Arena> {
-        &self.prelude().arena
+        &self.memory.arena
     }
 
     pub(crate) fn entries(&self) -> u32 {
-        self.prelude().entries
+        self.entries
     }
 
     pub(crate) fn depth(&self) -> u32 {
@@ -96,12 +129,12 @@ impl Chunk {
 
     /// Bytes of memory that the chunk takes.
     pub(crate) fn bytes(&self) -> usize {
-        layout(self.buckets).size()
+        layout::<Word>(self.buckets).size() + layout::<Line>(self.buckets).size() + size_of::<Memory>()
     }
 
     /// Whether one more entry would make probes long.
     pub(crate) fn full(&self) -> bool {
-        self.entries() as usize >= most_entries(self.buckets)
+        self.entries as usize >= most_entries(self.buckets)
     }
 
     /// Whether it has grown as large as a chunk should, so that it is time to split it.
@@ -124,12 +157,6 @@ impl Chunk {
         prefetch(&self.lines()[at]);
     }
 
-    /// As `prefetch`, and for the line that a change writes besides.
-    pub(crate) fn prefetch_to_change(&self, tag: u32) {
-        prefetch(self.prelude.as_ptr());
-        self.prefetch(tag);
-    }
-
     /// Adds an entry. There must be room: see [`Chunk::full`].
     pub(crate) fn insert(&mut self, tag: u32, position: Position) {
         let mut at = self.home(tag);
@@ -141,7 +168,7 @@ impl Chunk {
         let slot = slot_of(words[at].free());
         words[at].take(slot, tag);
         lines[at].set(slot, tag, position);
-        self.prelude_mut().entries += 1;
+        self.entries += 1;
     }
 
     /// Gives the entry at `old` a new position; false if there is no such entry.
@@ -166,7 +193,7 @@ impl Chunk {
             words[at].uncount_overflow();
             at = next(at, words.len());
         }
-        self.prelude_mut().entries -= 1;
+        self.entries -= 1;
         true
     }
 
@@ -229,75 +256,26 @@ impl Chunk {
     /// The bucket where the probe for a tag starts.
     #[inline]
     fn home(&self, tag: u32) -> usize {
-        ((tag << self.depth) as u64 * self.buckets as u64 >> u32::BITS) as usize
-    }
-
-    fn prelude(&self) -> &Prelude {
-        // SAFETY: points to a live prelude for as long as this reference exists.
-        unsafe { self.prelude.as_ref() }
-    }
-
-    fn prelude_mut(&mut self) -> &mut Prelude {
-        debug_assert_eq!(self.prelude().references.load(Relaxed), 1, "only an unshared chunk is changed");
-        // SAFETY: live, and not shared: callers go through `unshare` before they change a chunk.
-        unsafe { self.prelude.as_mut() }
-    }
-
-    #[inline]
-    fn words_ptr(&self) -> *mut Word {
-        // SAFETY: the words follow the prelude in the same allocation; its size keeps them aligned.
-        unsafe { self.prelude.as_ptr().add(1).cast() }
-    }
-
-    #[inline]
-    fn lines_ptr(&self) -> *mut Line {
-        // SAFETY: the lines begin there in the same allocation, which is aligned as they are.
-        unsafe { self.prelude.as_ptr().byte_add(lines_at(self.buckets)).cast() }
+        (((tag << self.depth) as u64 * self.buckets as u64) >> u32::BITS) as usize
     }
 
     #[inline]
     fn words(&self) -> &[Word] {
-        // SAFETY: so many words were allocated and zeroed behind the prelude, and while this reference is shared nobody
-        // changes them.
-        unsafe { std::slice::from_raw_parts(self.words_ptr(), self.buckets as usize) }
+        // SAFETY: so many were allocated and zeroed, and while this reference is shared nobody changes them.
+        unsafe { std::slice::from_raw_parts(self.words.as_ptr(), self.buckets as usize) }
     }
 
     #[inline]
     fn lines(&self) -> &[Line] {
-        // SAFETY: so many lines were allocated and zeroed behind the words, and while this reference is shared nobody
-        // changes them.
-        unsafe { std::slice::from_raw_parts(self.lines_ptr(), self.buckets as usize) }
+        // SAFETY: as `words`.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr(), self.buckets as usize) }
     }
 
     fn buckets_mut(&mut self) -> (&mut [Word], &mut [Line]) {
-        debug_assert_eq!(self.prelude().references.load(Relaxed), 1, "only an unshared chunk is changed");
-        let (words, lines, count) = (self.words_ptr(), self.lines_ptr(), self.buckets as usize);
-        // SAFETY: as `words` and `lines`, which lie apart, and exclusive: callers go through `unshare` before they change a
-        // chunk.
+        debug_assert_eq!(Arc::strong_count(&self.memory), 1, "only memory that is not shared is changed");
+        let (words, lines, count) = (self.words.as_ptr(), self.lines.as_ptr(), self.buckets as usize);
+        // SAFETY: as `words` and `lines`, which lie apart, and exclusive: what is shared is not changed before `unshare`.
         unsafe { (std::slice::from_raw_parts_mut(words, count), std::slice::from_raw_parts_mut(lines, count)) }
-    }
-}
-
-impl Clone for Chunk {
-    fn clone(&self) -> Chunk {
-        self.prelude().references.fetch_add(1, Relaxed);
-        Chunk { ..*self }
-    }
-}
-
-impl Drop for Chunk {
-    fn drop(&mut self) {
-        if self.prelude().references.fetch_sub(1, Release) == 1 {
-            // A load rather than a fence, of which ThreadSanitizer knows nothing.
-            self.prelude().references.load(Acquire);
-            let layout = layout(self.buckets);
-            // SAFETY: this was the last reference, so the prelude is never used again; its memory outlives the arena's
-            // handle that is taken out of it, and was allocated there with this very layout.
-            unsafe {
-                let prelude = self.prelude.read();
-                prelude.arena.release(self.prelude.cast(), layout);
-            }
-        }
     }
 }
 
@@ -354,25 +332,16 @@ fn next(at: usize, buckets: usize) -> usize {
     if at + 1 == buckets { 0 } else { at + 1 }
 }
 
-/// The next larger number of buckets. Sizes step up by a half or a third, and by 8 KiB from 32 KiB on, so that little memory
-/// lies idle: a small chunk takes two or three times a power of two; the largest before a split takes 64 KiB.
+/// The next larger number of buckets. Sizes step up by a half or a third, and by an eighth of 64 KiB from 32 KiB on, so that
+/// little memory lies idle.
 fn next_size(buckets: u32) -> u32 {
-    let mut lines: u32 = 2;
-    while buckets_in(lines) <= buckets {
-        lines = match lines {
-            2 => 3,
-            n if n >= 1024 => n * 2,
-            n if n >= 512 => n + 128,
-            n if n.is_power_of_two() => n + n / 2,
-            n => n / 3 * 4,
-        };
+    match buckets {
+        n if n >= MAX_BUCKETS => n * 2,
+        n if n >= 512 => n + 128,
+        1 => 2,
+        n if n.is_power_of_two() => n + n / 2,
+        n => n / 3 * 4,
     }
-    buckets_in(lines)
-}
-
-/// How many buckets fit into so many cache lines.
-const fn buckets_in(lines: u32) -> u32 {
-    (lines * LINE as u32 - size_of::<Prelude>() as u32) / (size_of::<Word>() + size_of::<Line>()) as u32
 }
 
 /// With more entries probes would be long.
@@ -381,16 +350,10 @@ pub(crate) const fn most_entries(buckets: u32) -> usize {
     buckets as usize * SLOTS * 3 / 4
 }
 
-/// Where the lines begin.
-#[inline]
-fn lines_at(buckets: u32) -> usize {
-    (size_of::<Prelude>() + buckets as usize * size_of::<Word>()).next_multiple_of(LINE)
-}
-
-fn layout(buckets: u32) -> Layout {
-    let size = lines_at(buckets) + buckets as usize * size_of::<Line>();
+/// The layout of one word or line for each bucket, which begins on a cache line.
+fn layout<T>(buckets: u32) -> Layout {
     // SAFETY: the alignment is a power of two, and even 2^32 buckets do not overflow the size.
-    unsafe { Layout::from_size_align_unchecked(size, LINE) }
+    unsafe { Layout::from_size_align_unchecked(buckets as usize * size_of::<T>(), align_of::<Line>()) }
 }
 
 #[cfg(test)]
@@ -448,24 +411,29 @@ mod tests {
 
     #[test]
     fn a_shared_chunk_is_copied_before_it_changes() {
-        let mut chunk = Chunk::new(&Arc::default(), 4, 0).unwrap();
-        chunk.insert(7 << 4, position(1));
-        let shared = chunk.clone();
-        chunk.unshare().unwrap();
-        chunk.insert(7 << 4, position(2));
-        assert!(chunk.replace(7 << 4, position(1), position(3)));
-        assert_eq!(shared.candidates(7 << 4).collect::<Vec<_>>(), vec![position(1)]);
-        assert_eq!(chunk.candidates(7 << 4).count(), 2);
-        assert_eq!(shared.candidates(8 << 4).count(), 0);
+        let mut old = Chunk::new(&Arc::default(), 4, 0).unwrap();
+        old.insert(7 << 4, position(1));
+        let mut new = old.share();
+        new.unshare().unwrap();
+        new.insert(7 << 4, position(2));
+        assert!(new.replace(7 << 4, position(1), position(3)));
+        assert_eq!(old.candidates(7 << 4).collect::<Vec<_>>(), vec![position(1)]);
+        assert_eq!((new.candidates(7 << 4).count(), new.entries(), old.entries()), (2, 2, 1));
+        assert_eq!(old.candidates(8 << 4).count(), 0);
+        // Once it has the memory alone there is nothing to be copied.
+        let (mut newer, words) = (new.share(), new.words);
+        drop(new);
+        newer.unshare().unwrap();
+        assert!(newer.words == words && !newer.shared);
     }
 
     #[test]
     fn a_chunk_grows_in_small_steps() {
         let sizes: Vec<_> = std::iter::successors(Some(1), |&n| (n < MAX_BUCKETS).then(|| next_size(n))).collect();
-        assert_eq!(sizes[..8], [1, 2, 3, 5, 6, 10, 14, 21]);
-        assert_eq!(sizes[sizes.len() - 6..], [341, 454, 568, 682, 796, MAX_BUCKETS]);
-        assert_eq!((MAX_BUCKETS, next_size(MAX_BUCKETS)), (910, 1820));
-        assert_eq!(layout(MAX_BUCKETS).size(), 64 << 10);
+        assert_eq!(sizes[..8], [1, 2, 3, 4, 6, 8, 12, 16]);
+        assert_eq!(sizes[sizes.len() - 5..], [384, 512, 640, 768, MAX_BUCKETS]);
+        assert_eq!(next_size(MAX_BUCKETS), 2 * MAX_BUCKETS);
+        assert!(Chunk::new(&Arc::default(), MAX_BUCKETS, 0).unwrap().bytes() <= 64 << 10);
     }
 
     #[test]

@@ -68,7 +68,7 @@ impl Directory {
             map.try_reserve_exact(shared.map.len()).map_err(no_memory)?;
             chunks.try_reserve_exact(shared.chunks.len() + 1).map_err(no_memory)?;
             map.extend_from_slice(&shared.map);
-            chunks.extend_from_slice(&shared.chunks);
+            chunks.extend(shared.chunks.iter().map(Chunk::share));
             *shared = Arc::new(Directory { depth: shared.depth, map, chunks });
         }
         Directory::if_owned(shared).ok_or_else(|| Error::new(Code::Internal, "a directory of the index is shared"))

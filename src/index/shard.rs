@@ -111,14 +111,9 @@ impl Shard {
         done
     }
 
-    /// Asks for the line that a probe for this hash reads first.
+    /// Asks for what a probe for this hash reads, or a change of an entry writes.
     pub(crate) fn prefetch(&self, hash: KeyHash) {
         self.directory.chunk(hash.tag()).prefetch(hash.tag());
-    }
-
-    /// As `prefetch`, for a change of an entry.
-    pub(crate) fn prefetch_to_change(&self, hash: KeyHash) {
-        self.directory.chunk(hash.tag()).prefetch_to_change(hash.tag());
     }
 
     /// The live segments, as they are while the shard is locked.
