@@ -51,13 +51,15 @@ pub(crate) fn choose(engine: &Engine, goal: Goal, retirements: u64) -> Result<Ve
         }
     }
     match goal {
-        Goal::Automatic | Goal::Patient => wanted.sort_by_key(|s| std::cmp::Reverse(s.dead() * 1000 / s.len().max(1))),
+        Goal::Automatic | Goal::Patient => {
+            sort_by(&mut wanted, &|s| u64::MAX - s.dead().saturating_mul(1000) / s.len().max(1));
+        }
         // Oldest first: then a tombstone comes up when what it hides has gone.
         Goal::Everything(_) => wanted.sort_by_key(|s| (s.min_timestamp(), s.id())),
     }
     if engine.factory.reserve.lent() {
         // The disk is full: the segment that takes least to be rewritten, and so gives back most.
-        wanted.sort_by_key(|s| s.len() - s.dead());
+        sort_by(&mut wanted, &|s| s.len() - s.dead());
         wanted.truncate(1);
     }
     if matches!(goal, Goal::Automatic) && wanted.first().is_some_and(nearly_dead) {
@@ -114,11 +116,16 @@ fn wants(engine: &Engine, segment: &Arc<Segment>, goal: Goal, retirements: u64) 
     }
 }
 
+/// For each kind of key the library would have a sort of its own, of several KiB.
+fn sort_by(segments: &mut [Arc<Segment>], key: &dyn Fn(&Segment) -> u64) {
+    segments.sort_by_key(|segment| key(segment));
+}
+
 /// Small segments that are worth merging: enough of them, and none so much larger than the others that its records
 /// would be rewritten for their sake.
 fn small_segments(engine: &Engine, sealed: Vec<Arc<Segment>>) -> Vec<Arc<Segment>> {
     let mut small: Vec<_> = sealed.into_iter().filter(|s| s.len() < engine.options.segment_size / 4).collect();
-    small.sort_by_key(|s| s.len());
+    sort_by(&mut small, &|s| s.len());
     while let [rest @ .., largest] = &small[..] {
         if small.len() < MERGE_COUNT {
             return Vec::new();
