@@ -302,9 +302,14 @@ impl Engine {
     /// much garbage that has not been counted.
     #[inline]
     fn trusts(&self, segment: &Segment, position: Position) -> bool {
-        let at_hand = segment.id() >= self.first_id && self.warm.load(Relaxed);
         let small = position.len_bound() <= COPY_UNDER_LOCK;
-        at_hand && small && matches!(segment.io(), SegmentIo::Mapped(_)) && !segment.in_compaction()
+        self.at_hand(segment) && small && matches!(segment.io(), SegmentIo::Mapped(_)) && !segment.in_compaction()
+    }
+
+    /// Whether the records of a segment are expected to be in memory.
+    #[inline]
+    pub(crate) fn at_hand(&self, segment: &Segment) -> bool {
+        segment.id() >= self.first_id && self.warm.load(Relaxed)
     }
 
     /// Writes under the append lock.

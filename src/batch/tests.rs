@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::*;
 use crate::log::record::{BATCH_OVERHEAD, DataFileEntry};
@@ -148,30 +149,38 @@ fn keys_taken_for_new_may_be_stored_and_a_long_frame_may_fail() {
 }
 
 #[test]
-fn a_new_key_that_looks_like_another_takes_no_frame_back() {
-    let disk = SimStorage::new(1, PageMode::Page);
-    let options = Options { background: false, ..Options::default() };
-    let store = Store::open_on(Arc::new(disk.clone()), &options).unwrap();
-    let [stored, new] = colliding_keys(&store)[0];
-    store.set(&stored, b"old").unwrap();
-    (0..8u8).for_each(|n| store.set(&[n], b"").unwrap());
-    assert!(store.engine.fresh.lasts());
-    let mut batch = Batch::new();
-    (0..200u64).for_each(|n| batch.set(&[9, n as u8], &[1; 200]).unwrap());
-    batch.set(&new, b"new").unwrap();
-    // A frame that is taken back is cut off.
-    disk.fail(FaultPlan { at: 0, errno: libc::EIO, persistent: true, calls: Calls::SET_LEN });
-    assert!(store.write(&batch).unwrap());
-    disk.heal();
-    assert_eq!(store.get(&stored).unwrap(), Some(b"old".to_vec()));
-    assert_eq!(store.get(&new).unwrap(), Some(b"new".to_vec()));
-    assert_eq!(store.stats().keys, 210);
-    // Where both are stored, one is found behind the other, too.
-    batch.set(&stored, b"newer").unwrap();
-    assert!(store.write(&batch).unwrap());
-    assert_eq!(store.get(&stored).unwrap(), Some(b"newer".to_vec()));
-    assert_eq!(store.stats().keys, 210);
-    assert_eq!(disk.violation(), None);
+fn new_keys_that_look_alike_take_no_frame_back() {
+    for one_is_stored in [true, false] {
+        let disk = SimStorage::new(1, PageMode::Page);
+        let options = Options { background: false, ..Options::default() };
+        let store = Store::open_on(Arc::new(disk.clone()), &options).unwrap();
+        store.engine.warm.store(true, Relaxed);
+        let [a, b] = colliding_keys(&store)[0];
+        let mut batch = Batch::new();
+        (0..200u8).for_each(|n| batch.set(&[9, n], &[1; 200]).unwrap());
+        batch.set(&b, b"b").unwrap();
+        match one_is_stored {
+            true => store.set(&a, b"a").unwrap(),
+            false => batch.set(&a, b"a").unwrap(),
+        }
+        (0..8u8).for_each(|n| store.set(&[n], b"").unwrap());
+        assert!(store.engine.fresh.lasts());
+        // A frame that is taken back is cut off.
+        disk.fail(FaultPlan { at: 0, errno: libc::EIO, persistent: true, calls: Calls::SET_LEN });
+        assert!(store.write(&batch).unwrap());
+        disk.heal();
+        let check = |value: &[u8]| {
+            assert_eq!(store.get(&a).unwrap().as_deref(), Some(value));
+            assert_eq!(store.get(&b).unwrap().as_deref(), Some(&b"b"[..]));
+            assert_eq!(store.stats().keys, 210);
+        };
+        check(b"a");
+        // Where both are stored, each is found behind the other, too.
+        batch.set(&a, b"newer").unwrap();
+        assert!(store.write(&batch).unwrap());
+        check(b"newer");
+        assert_eq!(disk.violation(), None);
+    }
 }
 
 #[test]

@@ -164,8 +164,8 @@ impl Engine {
         Ok(Some(Written::since(backlog, &appender)))
     }
 
-    /// Appends those changes that change something. False, and nothing has changed, if a key that was not looked up is not
-    /// new. Under the append lock.
+    /// Appends those changes that change something. False, and nothing has changed, if a key that was not looked up may
+    /// not be new. Under the append lock.
     fn append_changes(
         &self,
         appender: &mut Appender,
@@ -232,7 +232,7 @@ impl Engine {
     }
 
     /// Appends the frame, has the index point at its records, and only then lets readers see either. False, and nothing has
-    /// changed, if a key that was not looked up is not new.
+    /// changed, if a key that was not looked up may not be new.
     fn append_frame(
         &self,
         appender: &mut Appender,
@@ -274,7 +274,7 @@ impl Engine {
         Ok(true)
     }
 
-    /// Has the index point at the new records. If that fails, or a key that was not looked up is not new, it is as it was.
+    /// Has the index point at the new records. If that fails, or a key that was not looked up may not be new, it is as it was.
     fn change_all(
         &self,
         shards: &mut [impl DerefMut<Target = Shard>],
@@ -293,7 +293,10 @@ impl Engine {
                 at += 1;
             }
             let shard = &mut *shards[at];
-            let as_expected = if target.version == UNKNOWN { self.is_new(shard, target, batch) } else { Ok(true) };
+            let as_expected = match target.version {
+                UNKNOWN => self.is_new(shard, &targets[..number], target, batch),
+                _ => Ok(true),
+            };
             let ready = match as_expected {
                 Ok(true) => shard.reserve(target.hash).map(|()| true),
                 other => other,
@@ -307,12 +310,22 @@ impl Engine {
         Ok(true)
     }
 
-    /// Whether the key is not stored. The record of another that the index takes for the key's is seldom enough to be waited for.
-    fn is_new(&self, shard: &Shard, target: &Target, batch: &Batch) -> Result<bool> {
-        if shard.candidates(target.hash).next().is_none() {
+    /// Whether the key is known not to be stored. The entries of `earlier` targets are in the index already.
+    fn is_new(&self, shard: &mut Shard, earlier: &[Target], target: &Target, batch: &Batch) -> Result<bool> {
+        let found = shard.candidates(target.hash).count();
+        // Those of other keys of this batch, whose records nobody can read yet.
+        let own = earlier.iter().rev().take_while(|earlier| earlier.hash.same_entry(target.hash)).count();
+        if found == own {
             return Ok(true);
         }
-        Ok(self.factory.mapped && self.find(shard, target.key(batch), target.hash)?.is_none())
+        // Another key may look like this one. With all that is locked now, the disk is not to be waited for.
+        for position in shard.candidates(target.hash) {
+            if own > 0 || !self.at_hand(shard.segment(position)?) {
+                return Ok(false);
+            }
+        }
+        self.prove(shard)?;
+        Ok(self.find(shard, target.key(batch), target.hash)?.is_none())
     }
 }
 

@@ -1,10 +1,9 @@
 //! Six slots of a chunk. What tells whether an entry may be in one of them stands apart from the entries.
 //!
-//! The entries of a bucket are a cache line. A word beside them has a fingerprint of each, seven bits of its tag, and a count
-//! of the entries that would have liked to live here but had to go on to the next bucket. Eight words share a line (as in
-//! Abseil's "Swiss tables", Google 2017): those of a million keys fit into the caches, and are all that has to be read to know
-//! that a key is absent. The count (as in F14, "Open-sourcing F14 for faster, more memory-efficient hash tables", Facebook 2019)
-//! tells whether a probe ends here.
+//! The entries of a bucket are a cache line. A word beside them has a fingerprint of each, seven bits of its tag (as in Abseil's
+//! "Swiss tables", Google 2017), and a count of the entries that would have liked to live here but had to go on to the next bucket
+//! (as in F14, "Open-sourcing F14 for faster, more memory-efficient hash tables", Facebook 2019). Eight words share a line: those of a
+//! million keys fit into the caches, and are all that has to be read to know that a key is absent.
 
 use super::position::Position;
 

@@ -10,6 +10,7 @@
 use std::alloc::Layout;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::*};
 
 use super::arena::Arena;
 use super::bucket::{Line, SLOTS, Word, slot_of};
@@ -18,19 +19,20 @@ use crate::error::{Error, Result};
 use crate::prefetch::prefetch;
 
 /// The most buckets of a chunk that can still be split.
-pub(crate) const MAX_BUCKETS: u32 = 896;
+pub(crate) const MAX_BUCKETS: u32 = 894;
 
-/// The memory of a chunk.
-struct Memory {
-    words: NonNull<Word>,
-    lines: NonNull<Line>,
-    buckets: u32,
+/// What stands before the words. It takes the room of two.
+#[repr(C)]
+struct Prelude {
+    /// How many chunks have this memory.
+    references: AtomicU32,
+    /// Where it comes from.
     arena: Arc<Arena>,
 }
 
-/// A chunk. All that a probe or a change has to know is here, and not where the buckets are.
+/// A chunk. What a probe or a change has to know is here, and not where the buckets are.
 pub(crate) struct Chunk {
-    words: NonNull<Word>,
+    prelude: NonNull<Prelude>,
     lines: NonNull<Line>,
     buckets: u32,
     entries: u32,
@@ -38,49 +40,30 @@ pub(crate) struct Chunk {
     depth: u32,
     /// Another chunk may have the same memory.
     shared: bool,
-    memory: Arc<Memory>,
 }
 
 // SAFETY: the memory is only changed through the `&mut Chunk` of the one that has it alone, and freed by whoever drops the last
-// reference.
-unsafe impl Send for Memory {}
-// SAFETY: as above: shared access only reads.
-unsafe impl Sync for Memory {}
-// SAFETY: as above.
+// reference; the count itself is atomic.
 unsafe impl Send for Chunk {}
-// SAFETY: as above.
+// SAFETY: as above: shared access only reads.
 unsafe impl Sync for Chunk {}
-
-impl Memory {
-    /// That of so many empty buckets.
-    fn new(arena: &Arc<Arena>, buckets: u32) -> Result<Memory> {
-        let no_memory = || Error::no_memory("the index");
-        let words = arena.words.allocate(layout::<Word>(buckets)).ok_or_else(no_memory)?;
-        let Some(lines) = arena.lines.allocate(layout::<Line>(buckets)) else {
-            // SAFETY: it has just come from there with this layout.
-            unsafe { arena.words.release(words, layout::<Word>(buckets)) };
-            return Err(no_memory());
-        };
-        Ok(Memory { words: words.cast(), lines: lines.cast(), buckets, arena: Arc::clone(arena) })
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: they came from there with these layouts, and no chunk refers to them any more.
-        unsafe {
-            self.arena.words.release(self.words.cast(), layout::<Word>(self.buckets));
-            self.arena.lines.release(self.lines.cast(), layout::<Line>(self.buckets));
-        }
-    }
-}
 
 impl Chunk {
     /// An empty chunk.
+    #[inline(never)]
     pub(crate) fn new(arena: &Arc<Arena>, buckets: u32, depth: u32) -> Result<Chunk> {
-        let memory = Memory::new(arena, buckets)?;
-        let (words, lines) = (memory.words, memory.lines);
-        Ok(Chunk { words, lines, buckets, entries: 0, depth, shared: false, memory: Arc::new(memory) })
+        let no_memory = || Error::no_memory("the index");
+        let words = arena.words.allocate(words_layout(buckets)).ok_or_else(no_memory)?;
+        let Some(lines) = arena.lines.allocate(lines_layout(buckets)) else {
+            // SAFETY: it has just come from there with this layout.
+            unsafe { arena.words.release(words, words_layout(buckets)) };
+            return Err(no_memory());
+        };
+        let prelude = words.cast::<Prelude>();
+        // SAFETY: freshly allocated with the alignment and at least the size of a prelude; all-zero words and lines are
+        // empty buckets.
+        unsafe { prelude.write(Prelude { references: AtomicU32::new(1), arena: Arc::clone(arena) }) };
+        Ok(Chunk { prelude, lines: lines.cast(), buckets, entries: 0, depth, shared: false })
     }
 
     /// A chunk of these entries, as large as it would be had it grown with them.
@@ -94,14 +77,16 @@ impl Chunk {
         Ok(chunk)
     }
 
-    /// Another chunk with the same memory. Only that one is to be changed from now on, which has it copied before.
-    pub(crate) fn share(&self) -> Chunk {
-        Chunk { shared: true, memory: Arc::clone(&self.memory), ..*self }
+    /// Another chunk with the same memory. Only that one is to be changed from now on, which has it copied before: this one stays
+    /// with those who have taken a view.
+    pub(super) fn share(&self) -> Chunk {
+        self.prelude().references.fetch_add(1, Relaxed);
+        Chunk { shared: true, ..*self }
     }
 
     /// Makes the memory this chunk's own, copying it if another has it, too.
-    pub(crate) fn unshare(&mut self) -> Result<()> {
-        if !self.shared || Arc::get_mut(&mut self.memory).is_some() {
+    pub(super) fn unshare(&mut self) -> Result<()> {
+        if !self.shared || self.prelude().references.load(Acquire) == 1 {
             self.shared = false;
             return Ok(());
         }
@@ -116,11 +101,7 @@ impl Chunk {
 
     /// Where its memory comes from.
     pub(crate) fn arena(&self) -> &Arc<Arena> {
-        &self.memory.arena
-    }
-
-    pub(crate) fn entries(&self) -> u32 {
-        self.entries
+        &self.prelude().arena
     }
 
     pub(crate) fn depth(&self) -> u32 {
@@ -129,7 +110,7 @@ impl Chunk {
 
     /// Bytes of memory that the chunk takes.
     pub(crate) fn bytes(&self) -> usize {
-        layout::<Word>(self.buckets).size() + layout::<Line>(self.buckets).size() + size_of::<Memory>()
+        words_layout(self.buckets).size() + lines_layout(self.buckets).size()
     }
 
     /// Whether one more entry would make probes long.
@@ -217,10 +198,10 @@ impl Chunk {
             }
             size
         };
-        let mut low = Chunk::new(self.arena(), size_for(self.entries() - ones), depth)?;
-        let mut high = Chunk::new(self.arena(), size_for(ones), depth)?;
-        self.for_each(|tag, position| if tag & bit == 0 { &mut low } else { &mut high }.insert(tag, position));
-        Ok((low, high))
+        let half = |entries| Chunk::new(self.arena(), size_for(entries), depth);
+        let mut halves = [half(self.entries - ones)?, half(ones)?];
+        self.for_each(|tag, position| halves[(tag & bit != 0) as usize].insert(tag, position));
+        Ok(halves.into())
     }
 
     pub(crate) fn for_each(&self, mut visit: impl FnMut(u32, Position)) {
@@ -259,10 +240,21 @@ impl Chunk {
         (((tag << self.depth) as u64 * self.buckets as u64) >> u32::BITS) as usize
     }
 
+    fn prelude(&self) -> &Prelude {
+        // SAFETY: points to a live prelude for as long as this reference exists.
+        unsafe { self.prelude.as_ref() }
+    }
+
+    #[inline]
+    fn words_ptr(&self) -> *mut Word {
+        // SAFETY: the words follow the prelude in the same allocation; its size keeps them aligned.
+        unsafe { self.prelude.as_ptr().add(1).cast() }
+    }
+
     #[inline]
     fn words(&self) -> &[Word] {
         // SAFETY: so many were allocated and zeroed, and while this reference is shared nobody changes them.
-        unsafe { std::slice::from_raw_parts(self.words.as_ptr(), self.buckets as usize) }
+        unsafe { std::slice::from_raw_parts(self.words_ptr(), self.buckets as usize) }
     }
 
     #[inline]
@@ -272,10 +264,27 @@ impl Chunk {
     }
 
     fn buckets_mut(&mut self) -> (&mut [Word], &mut [Line]) {
-        debug_assert_eq!(Arc::strong_count(&self.memory), 1, "only memory that is not shared is changed");
-        let (words, lines, count) = (self.words.as_ptr(), self.lines.as_ptr(), self.buckets as usize);
+        debug_assert_eq!(self.prelude().references.load(Relaxed), 1, "only memory that is not shared is changed");
+        let (words, lines, count) = (self.words_ptr(), self.lines.as_ptr(), self.buckets as usize);
         // SAFETY: as `words` and `lines`, which lie apart, and exclusive: what is shared is not changed before `unshare`.
         unsafe { (std::slice::from_raw_parts_mut(words, count), std::slice::from_raw_parts_mut(lines, count)) }
+    }
+}
+
+impl Drop for Chunk {
+    #[inline(never)]
+    fn drop(&mut self) {
+        if self.prelude().references.fetch_sub(1, Release) == 1 {
+            // A load rather than a fence, of which ThreadSanitizer knows nothing.
+            self.prelude().references.load(Acquire);
+            // SAFETY: this was the last reference, so neither is ever used again; both were allocated in the arena, whose
+            // handle is taken out of the prelude before, with these very layouts.
+            unsafe {
+                let arena = self.prelude.read().arena;
+                arena.words.release(self.prelude.cast(), words_layout(self.buckets));
+                arena.lines.release(self.lines.cast(), lines_layout(self.buckets));
+            }
+        }
     }
 }
 
@@ -332,12 +341,13 @@ fn next(at: usize, buckets: usize) -> usize {
     if at + 1 == buckets { 0 } else { at + 1 }
 }
 
-/// The next larger number of buckets. Sizes step up by a half or a third, and by an eighth of 64 KiB from 32 KiB on, so that
-/// little memory lies idle.
+/// The next larger number of buckets. Sizes step up by a half or a third, and by less from 512 on, so that little memory lies idle.
+/// From there on the words, with what stands before them, take whole units of the arena, and the lines all but two lines.
 fn next_size(buckets: u32) -> u32 {
     match buckets {
         n if n >= MAX_BUCKETS => n * 2,
-        n if n >= 512 => n + 128,
+        n if n >= 510 => n + 128,
+        384 => 510,
         1 => 2,
         n if n.is_power_of_two() => n + n / 2,
         n => n / 3 * 4,
@@ -350,10 +360,18 @@ pub(crate) const fn most_entries(buckets: u32) -> usize {
     buckets as usize * SLOTS * 3 / 4
 }
 
-/// The layout of one word or line for each bucket, which begins on a cache line.
-fn layout<T>(buckets: u32) -> Layout {
+fn words_layout(buckets: u32) -> Layout {
+    layout(size_of::<Prelude>() + buckets as usize * size_of::<Word>())
+}
+
+fn lines_layout(buckets: u32) -> Layout {
+    layout(buckets as usize * size_of::<Line>())
+}
+
+/// So many bytes, from the start of a cache line on.
+fn layout(size: usize) -> Layout {
     // SAFETY: the alignment is a power of two, and even 2^32 buckets do not overflow the size.
-    unsafe { Layout::from_size_align_unchecked(buckets as usize * size_of::<T>(), align_of::<Line>()) }
+    unsafe { Layout::from_size_align_unchecked(size, align_of::<Line>()) }
 }
 
 #[cfg(test)]
@@ -397,7 +415,7 @@ mod tests {
                 }
             }
             let check = |chunk: &Chunk, model: &HashMap<u64, u32>| {
-                assert_eq!(chunk.entries() as usize, model.len());
+                assert_eq!(chunk.entries as usize, model.len());
                 for (&n, &tag) in model {
                     assert_eq!(chunk.candidates(tag).filter(|&p| p == position(n)).count(), 1);
                 }
@@ -418,20 +436,20 @@ mod tests {
         new.insert(7 << 4, position(2));
         assert!(new.replace(7 << 4, position(1), position(3)));
         assert_eq!(old.candidates(7 << 4).collect::<Vec<_>>(), vec![position(1)]);
-        assert_eq!((new.candidates(7 << 4).count(), new.entries(), old.entries()), (2, 2, 1));
+        assert_eq!((new.candidates(7 << 4).count(), new.entries, old.entries), (2, 2, 1));
         assert_eq!(old.candidates(8 << 4).count(), 0);
         // Once it has the memory alone there is nothing to be copied.
-        let (mut newer, words) = (new.share(), new.words);
+        let (mut newer, words) = (new.share(), new.words_ptr());
         drop(new);
         newer.unshare().unwrap();
-        assert!(newer.words == words && !newer.shared);
+        assert!(newer.words_ptr() == words && !newer.shared);
     }
 
     #[test]
     fn a_chunk_grows_in_small_steps() {
         let sizes: Vec<_> = std::iter::successors(Some(1), |&n| (n < MAX_BUCKETS).then(|| next_size(n))).collect();
         assert_eq!(sizes[..8], [1, 2, 3, 4, 6, 8, 12, 16]);
-        assert_eq!(sizes[sizes.len() - 5..], [384, 512, 640, 768, MAX_BUCKETS]);
+        assert_eq!(sizes[sizes.len() - 5..], [384, 510, 638, 766, MAX_BUCKETS]);
         assert_eq!(next_size(MAX_BUCKETS), 2 * MAX_BUCKETS);
         assert!(Chunk::new(&Arc::default(), MAX_BUCKETS, 0).unwrap().bytes() <= 64 << 10);
     }

@@ -357,7 +357,8 @@ mod tests {
     #[test]
     fn a_shard_filled_at_once_is_as_one_that_has_grown() {
         // With hashes that are spread evenly, and with many that are nearly the same.
-        for (n, shift) in [(0, 8), (1, 8), (3836, 8), (3837, 8), (60_000, 8), (5_000, 24), (9_000, 40)] {
+        let most = chunk::most_entries(chunk::MAX_BUCKETS) as u64;
+        for (n, shift) in [(0, 8), (1, 8), (most, 8), (most + 1, 8), (60_000, 8), (5_000, 24), (9_000, 40)] {
             let (grown, filled) = (Index::new().unwrap(), Index::new().unwrap());
             let mut entries: Vec<_> =
                 (0..n).map(|i| (KeyHash(hash(i).0 >> shift), Position::new(0, 64 + i, 50))).collect();
