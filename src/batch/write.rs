@@ -310,7 +310,8 @@ impl Engine {
         Ok(true)
     }
 
-    /// Whether the key is known not to be stored. The entries of `earlier` targets are in the index already.
+    /// Whether the key is known not to be stored. The entries of `earlier` targets, all of them sets of new keys, are in the index
+    /// already.
     fn is_new(&self, shard: &mut Shard, earlier: &[Target], target: &Target, batch: &Batch) -> Result<bool> {
         let found = shard.candidates(target.hash).count();
         // Those of other keys of this batch, whose records nobody can read yet.
@@ -318,9 +319,12 @@ impl Engine {
         if found == own {
             return Ok(true);
         }
+        if own > 0 {
+            return Ok(false);
+        }
         // Another key may look like this one. With all that is locked now, the disk is not to be waited for.
         for position in shard.candidates(target.hash) {
-            if own > 0 || !self.at_hand(shard.segment(position)?) {
+            if !self.at_hand(shard.segment(position)?) {
                 return Ok(false);
             }
         }

@@ -116,9 +116,10 @@ fn wants(engine: &Engine, segment: &Arc<Segment>, goal: Goal, retirements: u64) 
     }
 }
 
-/// For each kind of key the library would have a sort of its own, of several KiB.
+/// Sorts by keys that writers may change meanwhile: each is taken once. For each kind of key the library would have a sort of its own,
+/// of several KiB.
 fn sort_by(segments: &mut [Arc<Segment>], key: &dyn Fn(&Segment) -> u64) {
-    segments.sort_by_key(|segment| key(segment));
+    segments.sort_by_cached_key(|segment| key(segment));
 }
 
 /// Small segments that are worth merging: enough of them, and none so much larger than the others that its records

@@ -21,7 +21,7 @@ use crate::prefetch::prefetch;
 /// The most buckets of a chunk that can still be split.
 pub(crate) const MAX_BUCKETS: u32 = 894;
 
-/// What stands before the words. It takes the room of two.
+/// What stands before the words.
 #[repr(C)]
 struct Prelude {
     /// How many chunks have this memory.
@@ -43,7 +43,7 @@ pub(crate) struct Chunk {
 }
 
 // SAFETY: the memory is only changed through the `&mut Chunk` of the one that has it alone, and freed by whoever drops the last
-// reference; the count itself is atomic.
+// reference; the count itself is atomic, and the arena may be used by any thread.
 unsafe impl Send for Chunk {}
 // SAFETY: as above: shared access only reads.
 unsafe impl Sync for Chunk {}
@@ -341,13 +341,14 @@ fn next(at: usize, buckets: usize) -> usize {
     if at + 1 == buckets { 0 } else { at + 1 }
 }
 
-/// The next larger number of buckets. Sizes step up by a half or a third, and by less from 512 on, so that little memory lies idle.
-/// From there on the words, with what stands before them, take whole units of the arena, and the lines all but two lines.
+/// The next larger number of buckets. Sizes step up by a half or a third, and by 128 from 254 on, so that little memory lies idle.
+/// From there on, until chunks can be split no more, the words with what stands before them take whole units of the arena, and the
+/// lines all but two lines.
 fn next_size(buckets: u32) -> u32 {
     match buckets {
         n if n >= MAX_BUCKETS => n * 2,
-        n if n >= 510 => n + 128,
-        384 => 510,
+        n if n >= 254 => n + 128,
+        192 => 254,
         1 => 2,
         n if n.is_power_of_two() => n + n / 2,
         n => n / 3 * 4,
@@ -449,8 +450,9 @@ mod tests {
     fn a_chunk_grows_in_small_steps() {
         let sizes: Vec<_> = std::iter::successors(Some(1), |&n| (n < MAX_BUCKETS).then(|| next_size(n))).collect();
         assert_eq!(sizes[..8], [1, 2, 3, 4, 6, 8, 12, 16]);
-        assert_eq!(sizes[sizes.len() - 5..], [384, 510, 638, 766, MAX_BUCKETS]);
+        assert_eq!(sizes[sizes.len() - 5..], [382, 510, 638, 766, MAX_BUCKETS]);
         assert_eq!(next_size(MAX_BUCKETS), 2 * MAX_BUCKETS);
+        assert!(sizes.iter().filter(|&&n| n > 192).all(|&n| words_layout(n).size().is_multiple_of(1 << 10)));
         assert!(Chunk::new(&Arc::default(), MAX_BUCKETS, 0).unwrap().bytes() <= 64 << 10);
     }
 
