@@ -51,6 +51,7 @@ pub(crate) fn choose(engine: &Engine, goal: Goal, retirements: u64) -> Result<Ve
         }
     }
     match goal {
+        // Those with the largest part of garbage first.
         Goal::Automatic | Goal::Patient => {
             sort_by(&mut wanted, &|s| u64::MAX - s.dead().saturating_mul(1000) / s.len().max(1));
         }
@@ -116,8 +117,8 @@ fn wants(engine: &Engine, segment: &Arc<Segment>, goal: Goal, retirements: u64) 
     }
 }
 
-/// Sorts by keys that writers may change meanwhile: each is taken once. For each kind of key the library would have a sort of its own,
-/// of several KiB.
+/// Sorts by keys that writers may change meanwhile: each is taken once. For each kind of key the library would have a sort of
+/// its own, of several KiB.
 fn sort_by(segments: &mut [Arc<Segment>], key: &dyn Fn(&Segment) -> u64) {
     segments.sort_by_cached_key(|segment| key(segment));
 }

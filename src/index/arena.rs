@@ -1,8 +1,9 @@
 //! Memory for the larger chunks, from huge pages: a random probe of a large index then costs no walk of the page tables on top
 //! of each cache miss.
 //!
-//! Blocks of 2 MiB are cut into units, of which the words and the lines of a chunk take four to seven each. The words of all chunks lie together, apart from the
-//! lines: so they take as few pages as can be, and every part of the caches. A block that is empty goes back to the system.
+//! Blocks of 2 MiB are cut into units, of which the words and the lines of a chunk take four to seven each. The words of all
+//! chunks lie together, apart from the lines: so they take as few pages as can be, and every part of the caches. A block that is
+//! empty goes back to the system.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
