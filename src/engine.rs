@@ -199,6 +199,9 @@ impl Store {
     fn shut_down(&mut self) -> Result<()> {
         self.check_process()?;
         self.engine.maintenance.stop();
+        if let Some(maker) = &self.engine.factory.page_maker {
+            maker.stop();
+        }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

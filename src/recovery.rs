@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use crate::append::{Appender, OpenSegment, SegmentFactory};
+use crate::append::{Appender, OpenSegment, PageMaker, SegmentFactory};
 use crate::chain::{self, Chain, Extent, Link, Order, ScanRules};
 use crate::checkpoint;
 use crate::engine::Engine;
@@ -90,6 +90,7 @@ pub(crate) fn open_engine(storage: &Arc<dyn Storage>, options: &Options, birthpl
             segment_size: options.segment_size,
             next_id: AtomicU64::new(manifest.next_id),
             reserve: Reserve::default(),
+            page_maker: options.background.then(Arc::<PageMaker>::default),
         });
         let recovery =
             Recovery { options, manifest: &manifest, factory, index: Index::new()?, without_hint: &without_hint };

@@ -1,23 +1,20 @@
 //! The active segment: how it grows, and which of its pages are at hand.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::*};
 
-use super::claim::Turn;
 use super::factory::{OpenSegment, SegmentFactory};
+use super::pages::{PIECE, PageMaker, Pages};
 use crate::error::{Error, Result};
-use crate::log::segment::SegmentIo;
-use crate::storage::{Map, write_zeros_at};
+use crate::log::segment::{SegmentIo, State};
+use crate::storage::{File, Map};
 
 /// The active segment grows by as much as it has, within these bounds.
 pub(super) const MIN_GROWTH: u64 = 64 << 10;
 const MAX_GROWTH: u64 = 16 << 20;
-/// Pages are made ahead of the appends, up to the next multiple of this.
-const POPULATE: u64 = 256 << 10;
-/// When so much of them is left, a writer makes more, and others can go on meanwhile.
-const MAKE_EARLY: u64 = POPULATE / 2;
+/// When so much of the pages is left that were made ahead, more are asked for.
+const ASK_EARLY: u64 = 512 << 10;
 /// So many bytes after a sync, records are stored through the map again, where few were appended between two of them.
-const STORE_AFTER: u64 = POPULATE;
+const STORE_AFTER: u64 = PIECE;
 /// Frames from this length on are written by system calls: those make the pages and fill them at once. Of a single record the
 /// value goes straight from the caller's memory.
 pub(super) const LARGE_FRAME: u64 = 32 << 10;
@@ -32,9 +29,8 @@ pub(super) struct Active {
     pub allocated: u64,
     /// The segment never grows beyond this.
     pub capacity: u64,
-    /// The pages up to here are at hand.
-    populated: Arc<AtomicU64>,
-    /// A writer is making those up to here, or has.
+    pages: Arc<Pages>,
+    /// Pages up to here have been asked for.
     asked: u64,
     /// The end of the last sync mark.
     pub marked: Option<u64>,
@@ -47,12 +43,12 @@ pub(super) struct Active {
 impl Active {
     pub(super) fn new(open: OpenSegment, slot: u32, end: u64, capacity: u64) -> Active {
         Active {
+            pages: Arc::new(Pages::new(open.clone(), end)),
             open,
             slot,
             end,
             allocated: end,
             capacity,
-            populated: Arc::new(AtomicU64::new(end)),
             asked: end,
             marked: None,
             sync_distance: u64::MAX,
@@ -70,6 +66,12 @@ impl Active {
         }
     }
 
+    /// The file, to which the next `len` bytes are to be written by system calls.
+    pub(super) fn file_to_write_to(&self, len: u64) -> &dyn File {
+        self.pages.leave(self.end + len);
+        &*self.open.file
+    }
+
     pub(super) fn advance(&mut self, len: u64) {
         self.end += len;
         self.open.segment.publish_len(self.end);
@@ -79,57 +81,56 @@ impl Active {
     #[inline]
     pub(super) fn has_room(&self, len: u64, headroom: u64) -> bool {
         let end = self.end + len;
-        let at_hand = end <= self.populated.load(Acquire).min(self.capacity) && !self.untidy;
+        let at_hand = end <= self.pages.made().min(self.capacity) && !self.untidy;
         at_hand && self.wanted(len, headroom) <= self.allocated && self.map_to_store_to().is_some()
     }
 
-    /// Has the pages up to `end` at hand, and some ahead. Nobody fills a place meanwhile.
+    /// Has the pages of the next `len` bytes at hand, and some more, if that is where records are stored. Nobody fills a place
+    /// meanwhile.
     #[inline]
-    pub(super) fn populate(&mut self, end: u64) {
-        if end > self.populated.load(Relaxed) {
-            self.populate_ahead(end);
+    pub(super) fn make_pages(&mut self, len: u64) {
+        if self.end + len > self.pages.made() {
+            self.make_missing_pages(len);
         }
     }
 
     #[cold]
-    fn populate_ahead(&mut self, end: u64) {
-        let to = end.next_multiple_of(POPULATE).min(self.allocated).max(end);
-        let from = self.populated.load(Relaxed).max(self.end);
+    fn make_missing_pages(&mut self, len: u64) {
         // Where files are mapped to be written, blocks are really reserved: elsewhere the zeros might take room of their own.
         let synced_often = self.sync_distance < LARGE_FRAME && matches!(self.open.segment.io(), SegmentIo::Mapped(_));
         // Where records are synced every few, the file system notes once for all these blocks that they are in use now, not with
         // every page that a sync comes to: that takes another write to the disk.
         if self.map_to_store_to().is_some() || synced_often {
-            make_pages(&self.open, from, to);
-            self.populated.store(to, Relaxed);
-            self.asked = to;
+            self.pages.make(self.end + len, self.allocated);
         }
     }
 
-    /// What the writer who has this turn is to make ahead, so that those who come after need not wait for it.
+    /// Has more pages made before the writers come to them.
     #[inline]
-    pub(super) fn ahead<'a>(&mut self, turn: impl FnOnce() -> Option<Turn<'a>>) -> Option<Ahead<'a>> {
-        let (from, to) = (self.asked, (self.asked + POPULATE).min(self.allocated));
-        if self.end + MAKE_EARLY < from || from >= to {
-            return None;
+    pub(super) fn ask_ahead(&mut self, maker: &Arc<PageMaker>) {
+        if self.end + ASK_EARLY > self.asked && self.asked < self.allocated {
+            self.asked = maker.ask(&self.pages, self.end, self.allocated);
         }
-        let turn = turn()?;
-        turn.filled();
-        self.asked = to;
-        Some(Ahead { open: self.open.clone(), populated: Arc::clone(&self.populated), from, to, _turn: turn })
     }
 
     /// Cuts away what a failed write left: it must never be taken for a record.
     pub(super) fn tidy(&mut self) -> Result<()> {
         if self.untidy {
+            self.pages.cut(self.end);
             let cut = self.open.file.set_len(self.end);
             cut.map_err(|e| Error::os(format_args!("truncate {}", self.open.segment.name()), &e))?;
             self.allocated = self.end;
-            self.populated.store(self.end, Relaxed);
             self.asked = self.end;
             self.untidy = false;
         }
         Ok(())
+    }
+
+    /// It takes no more appends.
+    pub(super) fn complete(self) -> OpenSegment {
+        self.pages.cut(self.end);
+        self.open.segment.set_state(State::Rotated);
+        self.open
     }
 
     /// Up to where blocks must be reserved for `len` more bytes, and `headroom` behind them as far as there is room.
@@ -143,8 +144,8 @@ impl Active {
         let (least, wanted) = (self.end + len, self.wanted(len, headroom));
         let growth = self.allocated.clamp(MIN_GROWTH, MAX_GROWTH);
         let mut generous = (self.allocated + growth).max(wanted);
-        if generous > POPULATE {
-            generous = generous.next_multiple_of(POPULATE);
+        if generous > PIECE {
+            generous = generous.next_multiple_of(PIECE);
         }
         let generous = generous.min(self.capacity.max(wanted));
         let reserved = match factory.reserve_blocks(&*self.open.file, generous) {
@@ -157,32 +158,5 @@ impl Active {
             Err(e) => return Err(Error::os(format_args!("extend {}", self.open.segment.name()), &e)),
         }
         Ok(())
-    }
-}
-
-/// Pages that are made when this is dropped. Until then nobody else makes any.
-pub(super) struct Ahead<'a> {
-    open: OpenSegment,
-    populated: Arc<AtomicU64>,
-    from: u64,
-    to: u64,
-    _turn: Turn<'a>,
-}
-
-impl Drop for Ahead<'_> {
-    #[cold]
-    fn drop(&mut self) {
-        make_pages(&self.open, self.from, self.to);
-        self.populated.store(self.to, Release);
-    }
-}
-
-/// Makes the pages of a part of the file to which nobody has stored anything yet. Writing makes many pages of the page cache at
-/// once: to have them made one by one, as they are first stored to, was measured to take three times as long. Should writing
-/// fail, that is what happens.
-fn make_pages(open: &OpenSegment, from: u64, to: u64) {
-    let _ = write_zeros_at(&*open.file, from, to - from);
-    if let SegmentIo::Mapped(map) = open.segment.io() {
-        map.populate(from as usize, (to - from) as usize);
     }
 }

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicU64, Ordering::*};
 use std::thread::{sleep, yield_now};
 use std::time::Duration;
 
-use super::active::Ahead;
 use crate::error::{Code, Error, Result};
 use crate::index::{Position, Shard};
 use crate::log::record::{self, DataFileEntry};
@@ -104,18 +103,11 @@ pub(crate) struct Claim<'a> {
     published: bool,
     pub shard: RwLockWriteGuard<'a, Shard>,
     turn: Turn<'a>,
-    /// The last to be dropped: nobody waits for the rest any more while this is done.
-    _ahead: Option<Ahead<'a>>,
 }
 
 impl<'a> Claim<'a> {
-    pub(super) fn new(
-        place: Place,
-        shard: RwLockWriteGuard<'a, Shard>,
-        turn: Turn<'a>,
-        ahead: Option<Ahead<'a>>,
-    ) -> Claim<'a> {
-        Claim { place, published: false, shard, turn, _ahead: ahead }
+    pub(super) fn new(place: Place, shard: RwLockWriteGuard<'a, Shard>, turn: Turn<'a>) -> Claim<'a> {
+        Claim { place, published: false, shard, turn }
     }
 
     /// Stores the record, which nobody sees yet.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use super::pages::PageMaker;
 use crate::error::{Error, Result};
 use crate::log::header::{Header, LogEnd, Role};
 use crate::log::segment::{FileCache, Segment, SegmentIo};
@@ -19,6 +20,8 @@ pub(crate) struct SegmentFactory {
     pub segment_size: u64,
     pub next_id: AtomicU64,
     pub reserve: Reserve,
+    /// None if the store has no thread of its own.
+    pub page_maker: Option<Arc<PageMaker>>,
 }
 
 impl SegmentFactory {

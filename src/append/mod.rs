@@ -6,6 +6,7 @@
 mod active;
 mod claim;
 mod factory;
+mod pages;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use active::{Active, LARGE_FRAME, MIN_GROWTH};
 use claim::Place;
 pub(crate) use claim::{Claim, Claims};
 pub(crate) use factory::{OpenSegment, SegmentFactory};
+pub(crate) use pages::PageMaker;
 
 /// This fraction of a segment is for tombstones alone, so that deleting works on a full disk.
 const HEADROOM_FRACTION: u64 = 64;
@@ -135,7 +137,7 @@ impl Appender {
         }
         // Before any part of the index is locked: it takes a while.
         if len < LARGE_FRAME {
-            active.populate(active.end + len);
+            active.make_pages(len);
         }
         Ok(())
     }
@@ -199,8 +201,10 @@ impl Appender {
         active.end += len;
         self.last_timestamp = timestamp;
         self.appended += len;
-        let ahead = active.ahead(|| claims.try_add(self.appended));
-        Ok(Claim::new(Place { position, len, timestamp }, shard, turn, ahead))
+        if let Some(maker) = &self.factory.page_maker {
+            active.ask_ahead(maker);
+        }
+        Ok(Claim::new(Place { position, len, timestamp }, shard, turn))
     }
 
     /// Appends a record. `prepare` has made room for it.
@@ -213,7 +217,7 @@ impl Appender {
             let stored = unsafe { map.write(offset as usize, len as usize, |out| record::encode_record(entry, out)) };
             stored.unwrap_or_else(|| Err(Error::new(Code::Internal, "append beyond the mapping")))?;
         } else {
-            let written = write_record(&*active.open.file, entry, len, offset, &mut self.scratch);
+            let written = write_record(active.file_to_write_to(len), entry, len, offset, &mut self.scratch);
             written.inspect_err(|_| active.untidy = true)?;
         }
         self.publish_batch(len, entry.timestamp, entry.timestamp);
@@ -237,7 +241,7 @@ impl Appender {
         let offset = active.end;
         let by_call = (LARGE_FRAME..=MOST_SCRATCH as u64).contains(&len);
         if len > MOST_SCRATCH as u64 {
-            active.populate(offset + len);
+            active.make_pages(len);
         }
         if !by_call && let Some(map) = active.map_to_store_to() {
             // SAFETY: as in `append`: inside the file, behind the published end, and under the append lock.
@@ -248,7 +252,7 @@ impl Appender {
         scratch.try_reserve((len as usize).saturating_sub(scratch.len())).map_err(|_| Error::no_memory("a batch"))?;
         scratch.resize(len as usize, 0);
         record::encode_batch(entries, scratch)?;
-        let written = write_all_at(&*active.open.file, scratch, offset);
+        let written = write_all_at(active.file_to_write_to(len), scratch, offset);
         if scratch.capacity() > MOST_SCRATCH {
             *scratch = Vec::new();
         }
@@ -291,7 +295,7 @@ impl Appender {
         }
         let mut mark = [0; MARK_LEN];
         record::encode_mark(offset, &mut mark);
-        if write_all_at(&*active.open.file, &mark, active.end).is_err() {
+        if write_all_at(active.file_to_write_to(MARK_LEN as u64), &mark, active.end).is_err() {
             active.untidy = true;
             return;
         }
@@ -307,8 +311,7 @@ impl Appender {
         active.tidy()?;
         self.log_end = active.open.segment.log_end()?;
         if let Some(active) = self.active.take() {
-            active.open.segment.set_state(State::Rotated);
-            self.rotated.push(active.open);
+            self.rotated.push(active.complete());
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ fn claim<'a>(store: &'a Store, key: &[u8], value: &[u8]) -> Claim<'a> {
 }
 
 /// Whether `work` waits for what `then` does.
-fn waits(work: impl FnOnce() + Send, then: impl FnOnce()) -> bool {
+pub(super) fn waits(work: impl FnOnce() + Send, then: impl FnOnce()) -> bool {
     let done = AtomicBool::new(false);
     scope(|threads| {
         threads.spawn(|| {
@@ -76,25 +76,24 @@ fn nobody_has_the_log_to_himself_while_a_place_is_open() {
 }
 
 #[test]
-fn pages_are_used_only_once_they_have_been_made() {
-    let store = open(&SimStorage::new(2, PageMode::Page));
-    (0..1000u64).for_each(|n| store.set(&n.to_le_bytes(), &[1; 1000]).unwrap());
-    let claims = &store.engine.claims;
-    let mut appender = store.engine.appender().unwrap();
-    let active = appender.active.as_mut().unwrap();
-    let ahead = loop {
-        assert!(active.has_room(1000, 0));
-        active.end += 1000;
-        if let Some(ahead) = active.ahead(|| claims.try_add(0)) {
-            break ahead;
-        }
-    };
-    while active.has_room(1000, 0) {
-        assert!(active.ahead(|| claims.try_add(0)).is_none(), "nobody else makes any");
-        active.end += 1000;
+fn pages_are_made_before_writers_come_to_them() {
+    let store = Store::open_on(Arc::new(SimStorage::new(2, PageMode::Page)), &Options::default()).unwrap();
+    (0..3000u64).for_each(|n| store.set(&n.to_le_bytes(), &[1; 1000]).unwrap());
+    let many_at_hand = || store.engine.appender().unwrap().has_room(500 << 10, false);
+    while !many_at_hand() {
+        thread::sleep(Duration::from_millis(1));
     }
-    assert!(waits(|| claims.settle(), || drop(ahead)));
-    assert!(active.has_room(1000, 0));
+}
+
+#[test]
+fn pages_are_not_made_where_something_is_written() {
+    let options = Options { segment_size: 4 << 20, compact_threshold: u64::MAX, ..Options::default() };
+    let store = Store::open_on(Arc::new(SimStorage::new(2, PageMode::Page)), &options).unwrap();
+    let value = |n: u32| vec![n as u8; if n.is_multiple_of(10) { 50_000 } else { 500 + n as usize }];
+    const N: u32 = 2000;
+    (0..N).for_each(|n| store.set(&n.to_le_bytes(), &value(n)).unwrap());
+    (0..N).for_each(|n| assert!(store.get(&n.to_le_bytes()).is_ok_and(|found| found == Some(value(n))), "{n}"));
+    store.verify(&mut Progress::new(&mut |_, _| true)).unwrap().verdict().unwrap();
 }
 
 #[test]
