@@ -26,6 +26,7 @@
 
 mod append;
 mod batch;
+mod brake;
 mod buckets;
 mod chain;
 mod checkpoint;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use crate::brake::{BACKLOG, Brake};
 use crate::compact::{Goal, Job, Progress, choose};
 use crate::engine::{Engine, lock};
 use crate::error::{Code, Error, Result};
@@ -20,11 +21,6 @@ pub(crate) const SLICE: u64 = 1 << 20;
 const LEAST_SLICE: u64 = 4 << 10;
 /// So much new garbage is worth a look at what there is to do.
 const LOOK_EVERY: u64 = 32 << 10;
-/// The log may exceed its limit by this before writers are slowed, and by one segment, as compaction writes one before the
-/// others go.
-const SLACK: u64 = 24 << 20;
-/// From so many segments on that wait to be synced and sealed, writers are slowed; at twice as many they do it.
-const BACKLOG: usize = 32;
 /// After so much new garbage writers look whether the log has outgrown its limit.
 const BRAKE_EVERY: u64 = 1 << 20;
 /// How long the thread rests between two turns unless the log grows too fast: so syncs are coalesced.
@@ -33,11 +29,6 @@ const REST: Duration = Duration::from_millis(50);
 const CALM: Duration = Duration::from_millis(900);
 /// How long it waits after a failure before it tries again.
 const RETRY: Duration = Duration::from_millis(500);
-/// A slow-down of one write goes in steps of this, at most so many for each piece of so many bytes: many changes in one
-/// batch must not outgrow compaction either.
-const BRAKE: Duration = Duration::from_millis(1);
-const BRAKE_STEPS: u64 = 20;
-const BRAKE_PIECE: u64 = 256 << 10;
 
 /// The part of a store that looks after its files.
 #[derive(Default)]
@@ -48,8 +39,7 @@ pub(crate) struct Maintenance {
     wake: Condvar,
     /// Set once. Changes under the lock of `wanted`, so that the thread cannot miss it.
     stop: AtomicBool,
-    /// The log outgrows compaction: writers are to slow down.
-    brake: AtomicBool,
+    pub brake: Brake,
     /// How many callers want the background thread to stand back.
     demands: AtomicU32,
     garbage: Garbage,
@@ -105,7 +95,7 @@ impl Maintenance {
 
     /// Has the thread look for work. While it rests, which only the brake ends, telling it once is enough.
     fn wake(&self) {
-        if !std::mem::replace(&mut *lock(&self.wanted), true) || self.brake.load(Relaxed) {
+        if !std::mem::replace(&mut *lock(&self.wanted), true) || self.brake.on() {
             self.wake.notify_one();
         }
     }
@@ -120,36 +110,13 @@ impl Maintenance {
     /// Waits until the store is closed, writers are held back, or the time is over.
     fn rest(&self, time: Duration) {
         let wanted = lock(&self.wanted);
-        let waited = self.wake.wait_timeout_while(wanted, time, |_| !self.stopped() && !self.brake.load(Relaxed));
+        let waited = self.wake.wait_timeout_while(wanted, time, |_| !self.stopped() && !self.brake.on());
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Whether the log outgrows compaction, so that writers are held back.
-    #[inline]
-    pub(crate) fn braking(&self) -> bool {
-        self.brake.load(Relaxed)
-    }
-
-    /// Holds the writer of `len` bytes back, in small steps and not for long, while the log outgrows compaction.
-    #[inline]
-    pub(crate) fn slow_down(&self, engine: &Engine, len: u64) {
-        if self.braking() {
-            self.brake_now(engine, len);
-        }
-    }
-
-    #[cold]
-    fn brake_now(&self, engine: &Engine, len: u64) {
-        for _ in 0..BRAKE_STEPS * (1 + len / BRAKE_PIECE) {
-            if engine.options.background {
-                std::thread::sleep(BRAKE);
-            } else if !matches!(engine.maintain(SLICE / 4), Ok(true)) {
-                return;
-            }
-            if !self.brake.load(Relaxed) {
-                return;
-            }
-        }
+    /// See `output_bytes`.
+    pub(crate) fn unpublished_bytes(&self) -> u64 {
+        self.output_bytes.load(Relaxed)
     }
 
     /// Counts garbage. The next write makes it known.
@@ -176,7 +143,7 @@ impl Maintenance {
             let (before, garbage) = notice();
             // The thread may be busy with a long sync: the writers notice themselves that it falls behind.
             if before / BRAKE_EVERY != garbage / BRAKE_EVERY && engine.log_over_limit() || written.backlog >= BACKLOG {
-                self.brake.store(true, Relaxed);
+                self.brake.set(true);
             }
             self.wake();
             if written.backlog >= 2 * BACKLOG {
@@ -255,7 +222,7 @@ fn run(engine: &Engine) {
         let goal = if woken.elapsed() < CALM { Goal::Patient } else { Goal::Automatic };
         let turn = catch_unwind(AssertUnwindSafe(|| background_turn(engine, goal)));
         time = if matches!(turn, Ok(Ok(()))) { tick } else { tick.min(RETRY) };
-        if !maintenance.brake.load(Relaxed) {
+        if !maintenance.brake.on() {
             maintenance.rest(REST.min(tick));
         }
     }
@@ -291,7 +258,7 @@ impl Maintainer {
         engine.maintenance.output_bytes.store(output_len, Relaxed);
         // While nothing can be won by waiting, nobody is to wait.
         let brake = matches!(result, Ok(true)) && engine.log_over_limit() || engine.backlog() >= BACKLOG;
-        engine.maintenance.brake.store(brake, Relaxed);
+        engine.maintenance.brake.set(brake);
         self.retired.collect(engine);
         result
     }
@@ -388,18 +355,6 @@ impl Maintainer {
 }
 
 impl Engine {
-    /// How many segments wait to be synced and sealed.
-    fn backlog(&self) -> usize {
-        self.appender().map_or(0, |appender| appender.backlog())
-    }
-
-    /// Whether the log has outgrown what it may take while compaction runs.
-    fn log_over_limit(&self) -> bool {
-        let (log, live) = self.log_and_live();
-        let output = self.maintenance.output_bytes.load(Relaxed);
-        log + output > self.log_limit(live).saturating_add(SLACK + self.options.segment_size)
-    }
-
     /// Whether the active segment should give way early, so that a small database stays small.
     fn active_is_mostly_garbage(&self) -> bool {
         let (log, live) = self.log_and_live();

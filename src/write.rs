@@ -140,7 +140,9 @@ impl Engine {
             return self.after_write(outcome, &written);
         }
         let found = found.map_or_else(|| self.locate(key, hash), Ok)?;
-        self.maintenance.slow_down(self, record_len(key.len(), value.map(<[u8]>::len)));
+        if let Some(value) = value {
+            self.slow_down(record_len(key.len(), Some(value.len())));
+        }
         let (outcome, written) = match self.append_and_index(key, value, hash, found, condition) {
             Err(e) if e.code() == Code::NoSpace && self.make_room(value.is_none()) => {
                 self.append_and_index(key, value, hash, self.locate(key, hash)?, condition)?
@@ -173,7 +175,8 @@ impl Engine {
         let len = record_len(key.len(), value.map(<[u8]>::len));
         // Where each record is synced, each goes to the log by a call.
         let by_calls = !self.factory.mapped || self.options.sync == SyncLevel::Always;
-        if by_calls || len > COPY_UNDER_LOCK || self.maintenance.braking() {
+        let held_back = value.is_some() && self.maintenance.brake.on();
+        if by_calls || len > COPY_UNDER_LOCK || held_back {
             return Ok(None);
         }
         if found.is_none() && !self.ask_for_memory(hash)? {

@@ -8,7 +8,7 @@ mod claim;
 mod factory;
 mod pages;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, RwLockWriteGuard};

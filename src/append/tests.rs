@@ -27,7 +27,7 @@ fn claim<'a>(store: &'a Store, key: &[u8], value: &[u8]) -> Claim<'a> {
 }
 
 /// Whether `work` waits for what `then` does.
-pub(super) fn waits(work: impl FnOnce() + Send, then: impl FnOnce()) -> bool {
+pub(crate) fn waits(work: impl FnOnce() + Send, then: impl FnOnce()) -> bool {
     let done = AtomicBool::new(false);
     scope(|threads| {
         threads.spawn(|| {

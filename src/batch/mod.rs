@@ -116,6 +116,10 @@ impl Batch {
         Ok(())
     }
 
+    fn only_deletes(&self) -> bool {
+        !self.operations.iter().any(|operation| operation.kind == Kind::Set)
+    }
+
     fn key(&self, operation: &Operation) -> &[u8] {
         &self.bytes[operation.key_at..operation.value_at()]
     }

@@ -42,7 +42,9 @@ impl Engine {
     fn write_batch(&self, batch: &Batch) -> Result<bool> {
         self.check_takes_writes()?;
         let mut targets = self.plan(batch)?;
-        self.maintenance.slow_down(self, batch.log_bytes);
+        if !batch.only_deletes() {
+            self.slow_down(batch.log_bytes);
+        }
         let written = match self.append_new(batch, &mut targets)? {
             None => self.append_located(batch, &mut targets)?,
             written => written,
@@ -97,7 +99,7 @@ impl Engine {
 
     /// Writes a batch after looking its keys up. `None` if a condition does not hold.
     fn append_located(&self, batch: &Batch, targets: &mut [Target]) -> Result<Option<Written>> {
-        let only_deletes = !batch.operations.iter().any(|operation| operation.kind == Kind::Set);
+        let only_deletes = batch.only_deletes();
         self.locate_all(batch, targets)?;
         match self.append_batch(batch, targets, only_deletes) {
             Err(e) if e.code() == Code::NoSpace && self.make_room(only_deletes) => {
