@@ -233,11 +233,10 @@ typedef enum {
      */
     KV_OPT_IO = 6,
     /**
-     * 1: a thread of the library's own compacts and syncs; another gets memory ready for writers once
-     * a file of the log is larger than 1 MiB; others help while large files are deleted, and up to three
-     * while kv_open() opens a large database. 0: there is no thread; kv_set() and the other writing
-     * functions do small slices of that work, and kv_maintain() does it when the program has time.
-     * Default 1.
+     * 1: a thread of the library's own compacts and syncs, and one gets the next part of the log ready
+     * for writers; another helps while large files are deleted, and up to three while kv_open() opens a
+     * large database. 0: there is no thread; kv_set() and the other writing functions do small slices of
+     * that work, and kv_maintain() does it when the program has time. Default 1.
      */
     KV_OPT_BACKGROUND = 7,
     /**

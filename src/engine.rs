@@ -34,13 +34,14 @@ const WARM_FRACTION: u64 = 4;
 /// An open store. May be used from any number of threads at once.
 pub struct Store {
     pub(crate) engine: Arc<Engine>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 /// What the parts of a store share.
 ///
 /// Locks are taken in this order: maintenance, commit, append, segment table, shard. Claims of places in the log are waited for
-/// under the append lock: whoever has one takes none of these locks but that of the shard, which he has already.
+/// under the append lock: whoever has one takes none of these locks but that of the shard, which he has already. Those of pages that
+/// are made ahead come after that of the append lock, and no other is taken under them.
 pub(crate) struct Engine {
     pub storage: Arc<dyn Storage>,
     pub options: Options,
@@ -84,13 +85,12 @@ impl Store {
         options.validate()?;
         recovery::admit(&*storage, options)?;
         recovery::lock(&*storage, options.read_only)?;
-        let opened = recovery::open_engine(&storage, options, Birthplace::here()).and_then(|engine| {
-            let engine = Arc::new(engine);
-            let background = options.background && !options.read_only;
-            let thread = background.then(|| maintenance::spawn(&engine)).transpose()?;
-            Ok(Store { engine, thread })
-        });
-        opened.inspect_err(|_| storage.unlock())
+        let opened = recovery::open_engine(&storage, options, Birthplace::here());
+        let engine = opened.inspect_err(|_| storage.unlock())?;
+        // Should a thread not start, this is closed.
+        let mut store = Store { engine: Arc::new(engine), threads: Vec::new() };
+        store.start_threads()?;
+        Ok(store)
     }
 
     /// Finds a key's value and has it stored to where `out` says. `None` if the key is not stored.
@@ -196,13 +196,24 @@ impl Store {
         self.shut_down()
     }
 
+    fn start_threads(&mut self) -> Result<()> {
+        let engine = &self.engine;
+        if engine.options.background && !engine.options.read_only {
+            self.threads.push(maintenance::spawn(engine)?);
+        }
+        if let Some(maker) = &engine.factory.page_maker {
+            self.threads.push(maker.spawn()?);
+        }
+        Ok(())
+    }
+
     fn shut_down(&mut self) -> Result<()> {
         self.check_process()?;
         self.engine.maintenance.stop();
         if let Some(maker) = &self.engine.factory.page_maker {
             maker.stop();
         }
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
         let result = if self.engine.options.read_only { Ok(()) } else { self.engine.finish() };
@@ -214,8 +225,8 @@ impl Store {
 impl Drop for Store {
     fn drop(&mut self) {
         if self.check_process().is_err() {
-            // A child has neither the thread nor the lock. What it inherited belongs to its parent.
-            std::mem::forget(self.thread.take());
+            // A child has neither the threads nor the lock. What it inherited belongs to its parent.
+            std::mem::forget(std::mem::take(&mut self.threads));
         } else if !self.engine.maintenance.stopped() {
             let _ = self.shut_down();
         }

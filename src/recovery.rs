@@ -23,7 +23,7 @@ use crate::log::hint::{self, HintReader};
 use crate::log::manifest::{self, Manifest, SegmentEntry};
 use crate::log::scan::end_of_data;
 use crate::log::segment::{FileCache, Segment, State, file_name};
-use crate::options::{IoPath, Options};
+use crate::options::{IoPath, Options, SyncLevel};
 use crate::reserve::{self, Reserve};
 use crate::stats::RecoveryInfo;
 use crate::storage::real::{RealStorage, create_dir, sync_parent};
@@ -79,6 +79,7 @@ pub(crate) fn open_engine(storage: &Arc<dyn Storage>, options: &Options, birthpl
         }
     };
     let mapped = options.io == IoPath::Auto && storage.reserves_blocks();
+    let makes_pages = mapped && options.background && !options.read_only && options.sync != SyncLevel::Always;
     let mut without_hint = HashSet::new();
     let mut before = RecoveryInfo { clean: true, ..RecoveryInfo::default() };
     loop {
@@ -90,7 +91,7 @@ pub(crate) fn open_engine(storage: &Arc<dyn Storage>, options: &Options, birthpl
             segment_size: options.segment_size,
             next_id: AtomicU64::new(manifest.next_id),
             reserve: Reserve::default(),
-            page_maker: options.background.then(Arc::<PageMaker>::default),
+            page_maker: makes_pages.then(Arc::<PageMaker>::default),
         });
         let recovery =
             Recovery { options, manifest: &manifest, factory, index: Index::new()?, without_hint: &without_hint };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::factory::{OpenSegment, SegmentFactory};
-use super::pages::{PIECE, PageMaker, Pages};
+use super::pages::{AHEAD, PIECE, PageMaker, Pages};
 use crate::error::{Error, Result};
 use crate::log::segment::{SegmentIo, State};
 use crate::storage::{File, Map};
@@ -30,7 +30,7 @@ pub(super) struct Active {
     /// The segment never grows beyond this.
     pub capacity: u64,
     pages: Arc<Pages>,
-    /// Pages up to here have been asked for.
+    /// Pages up to here have been asked for, or are not worth it.
     asked: u64,
     /// The end of the last sync mark.
     pub marked: Option<u64>,
@@ -49,7 +49,7 @@ impl Active {
             end,
             allocated: end,
             capacity,
-            asked: end,
+            asked: end.max(AHEAD),
             marked: None,
             sync_distance: u64::MAX,
             untidy: false,
@@ -85,17 +85,17 @@ impl Active {
         at_hand && self.wanted(len, headroom) <= self.allocated && self.map_to_store_to().is_some()
     }
 
-    /// Has the pages of the next `len` bytes at hand, and some more, if that is where records are stored. Nobody fills a place
-    /// meanwhile.
+    /// Has the pages of the next `len` bytes at hand, and some more, if that is where records are stored.
     #[inline]
-    pub(super) fn make_pages(&mut self, len: u64) {
+    pub(super) fn make_pages(&self, len: u64) {
         if self.end + len > self.pages.made() {
             self.make_missing_pages(len);
         }
     }
 
     #[cold]
-    fn make_missing_pages(&mut self, len: u64) {
+    fn make_missing_pages(&self, len: u64) {
+        debug_assert!(self.pages.made() >= self.end, "what has been written is not to be made anew");
         // Where files are mapped to be written, blocks are really reserved: elsewhere the zeros might take room of their own.
         let synced_often = self.sync_distance < LARGE_FRAME && matches!(self.open.segment.io(), SegmentIo::Mapped(_));
         // Where records are synced every few, the file system notes once for all these blocks that they are in use now, not with
@@ -107,7 +107,7 @@ impl Active {
 
     /// Has more pages made before the writers come to them.
     #[inline]
-    pub(super) fn ask_ahead(&mut self, maker: &Arc<PageMaker>) {
+    pub(super) fn ask_ahead(&mut self, maker: &PageMaker) {
         if self.end + ASK_EARLY > self.asked && self.asked < self.allocated {
             self.asked = maker.ask(&self.pages, self.end, self.allocated);
         }

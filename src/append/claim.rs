@@ -42,19 +42,12 @@ impl Claims {
     #[inline]
     pub(super) fn add(&self, start: u64) -> Turn<'_> {
         loop {
-            if let Some(turn) = self.try_add(start) {
-                return turn;
+            if let Some(place) = self.0.iter().find(|place| place.load(Acquire) == FREE) {
+                place.store(start, Release);
+                return Turn { claims: self, place, start };
             }
             wait_until(|| self.0.iter().any(|place| place.load(Relaxed) == FREE));
         }
-    }
-
-    /// As `add`, unless there are as many as there can be.
-    #[inline]
-    pub(super) fn try_add(&self, start: u64) -> Option<Turn<'_>> {
-        let place = self.0.iter().find(|place| place.load(Acquire) == FREE)?;
-        place.store(start, Release);
-        Some(Turn { claims: self, place, start })
     }
 
     /// Waits until nothing is being filled. Under the append lock, so that nothing is added.
@@ -130,7 +123,7 @@ impl<'a> Claim<'a> {
         let (offset, len) = (self.place.position.offset() as usize, self.place.len as usize);
         let SegmentIo::Mapped(map) = self.segment()?.io() else { return Err(not_mapped()) };
         // SAFETY: the appender had blocks reserved for the place before it gave it away, so it is inside the file; it lies
-        // behind the published end, where nobody reads, and no other writer has been given it.
+        // behind the published end, where nobody reads, its pages have been made, and no other writer has been given it.
         unsafe { map.write(offset, len, fill) }.unwrap_or_else(|| Err(not_mapped()))
     }
 

@@ -20,7 +20,7 @@ pub(crate) struct SegmentFactory {
     pub segment_size: u64,
     pub next_id: AtomicU64,
     pub reserve: Reserve,
-    /// None if the store has no thread of its own.
+    /// None if there is no thread that makes pages.
     pub page_maker: Option<Arc<PageMaker>>,
 }
 

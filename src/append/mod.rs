@@ -1,7 +1,7 @@
 //! The end of the log: the active segment, how records are appended to it, and how it gives way to the next.
 //!
 //! Everything here happens under the append lock, so all writers agree on one order; but a place that a writer has [`claim`]ed he
-//! fills without.
+//! fills without, and [`pages`] are made by a thread behind all that has been written.
 
 mod active;
 mod claim;
@@ -196,14 +196,14 @@ impl Appender {
     ) -> Result<Claim<'a>> {
         let timestamp = self.next_timestamp()?;
         let Some(active) = &mut self.active else { return Err(no_active_segment()) };
+        if let Some(maker) = &self.factory.page_maker {
+            active.ask_ahead(maker);
+        }
         let turn = claims.add(self.appended);
         let position = Position::new(active.slot, active.end, len);
         active.end += len;
         self.last_timestamp = timestamp;
         self.appended += len;
-        if let Some(maker) = &self.factory.page_maker {
-            active.ask_ahead(maker);
-        }
         Ok(Claim::new(Place { position, len, timestamp }, shard, turn))
     }
 
@@ -213,7 +213,8 @@ impl Appender {
         let (slot, offset) = (active.slot, active.end);
         if let Some(map) = active.map_to_store_to().filter(|_| len < LARGE_FRAME) {
             // SAFETY: `prepare` reserved blocks for the range, so it is inside the file; it lies behind the published end,
-            // where nobody reads, and the append lock, under which no place is being filled, keeps other writers out.
+            // where nobody reads, the append lock, under which no place is being filled, keeps other writers out, and its pages
+            // have been made.
             let stored = unsafe { map.write(offset as usize, len as usize, |out| record::encode_record(entry, out)) };
             stored.unwrap_or_else(|| Err(Error::new(Code::Internal, "append beyond the mapping")))?;
         } else {

@@ -5,20 +5,21 @@
 //! page that has not been made makes it himself.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, yield_now};
 
 use super::factory::OpenSegment;
 use crate::engine::lock;
+use crate::error::{Error, Result};
 use crate::log::segment::SegmentIo;
 use crate::maintenance::with_signals_blocked;
 use crate::storage::write_zeros_at;
 
 /// They are made up to the next multiple of this.
 pub(super) const PIECE: u64 = 256 << 10;
-/// The thread makes so much ahead of the writers. A smaller file is not worth a thread.
-const AHEAD: u64 = 1 << 20;
+/// The thread makes so much ahead of the writers. A smaller file is not worth its while.
+pub(super) const AHEAD: u64 = 1 << 20;
 
 /// The pages of a segment.
 pub(super) struct Pages {
@@ -29,12 +30,20 @@ pub(super) struct Pages {
     wanted: AtomicU64,
     /// Held while some are made: with zeros, so nobody may have stored anything there, nor do so meanwhile.
     making: Mutex<()>,
+    /// Whoever has the append lock waits for that: the thread lets him by between two pieces.
+    waiting: AtomicBool,
 }
 
 impl Pages {
     /// Those of a segment that ends at `end`.
     pub(super) fn new(open: OpenSegment, end: u64) -> Pages {
-        Pages { open, made: AtomicU64::new(end), wanted: AtomicU64::new(0), making: Mutex::new(()) }
+        Pages {
+            open,
+            made: AtomicU64::new(end),
+            wanted: AtomicU64::new(0),
+            making: Mutex::new(()),
+            waiting: AtomicBool::new(false),
+        }
     }
 
     /// Those up to here can be stored to.
@@ -45,7 +54,7 @@ impl Pages {
 
     /// Makes those up to `end`, if the thread has not, and some more, but none from `limit` on.
     pub(super) fn make(&self, end: u64, limit: u64) {
-        let making = lock(&self.making);
+        let making = self.wait();
         let from = self.made();
         if from < end {
             self.make_piece(&making, from, end.next_multiple_of(PIECE).min(limit).max(end));
@@ -55,7 +64,7 @@ impl Pages {
     /// Has none made up to `end`. Before anything is written there by a system call.
     pub(super) fn leave(&self, end: u64) {
         if self.made() < end {
-            let _making = lock(&self.making);
+            let _making = self.wait();
             self.made.fetch_max(end, Release);
         }
     }
@@ -63,13 +72,24 @@ impl Pages {
     /// Has none made any more unless they are asked for anew. The file may be cut off at `end` then.
     pub(super) fn cut(&self, end: u64) {
         self.wanted.store(0, Release);
-        let _making = lock(&self.making);
+        let _making = self.wait();
         self.made.store(end, Release);
     }
 
-    /// What the thread does. Others may come in between.
+    /// Waits until none is being made, and keeps it so.
+    fn wait(&self) -> MutexGuard<'_, ()> {
+        self.waiting.store(true, Relaxed);
+        let making = lock(&self.making);
+        self.waiting.store(false, Relaxed);
+        making
+    }
+
+    /// What the thread does.
     fn make_wanted(&self) {
         loop {
+            while self.waiting.load(Relaxed) {
+                yield_now();
+            }
             let making = lock(&self.making);
             let (from, wanted) = (self.made(), self.wanted.load(Acquire));
             if from >= wanted {
@@ -90,7 +110,7 @@ impl Pages {
     }
 }
 
-/// The thread that makes pages, from the first time that it is asked to.
+/// What the thread that makes pages is asked for.
 #[derive(Default)]
 pub(crate) struct PageMaker {
     state: Mutex<State>,
@@ -101,30 +121,25 @@ pub(crate) struct PageMaker {
 struct State {
     /// Those of which some are to be made.
     pages: Option<Arc<Pages>>,
-    /// A forked child, which has no such thread, never drops this: see [`crate::retired::Retired`].
-    thread: Option<JoinHandle<()>>,
     stopped: bool,
 }
 
 impl PageMaker {
     /// Has pages made ahead of `end`, but none from `limit` on. Returns up to where they have been asked for.
     #[cold]
-    pub(super) fn ask(self: &Arc<PageMaker>, pages: &Arc<Pages>, end: u64, limit: u64) -> u64 {
-        if limit <= AHEAD {
-            return limit;
-        }
+    pub(super) fn ask(&self, pages: &Arc<Pages>, end: u64, limit: u64) -> u64 {
         let wanted = (end + AHEAD).next_multiple_of(PIECE).min(limit);
         pages.wanted.store(wanted, Release);
-        let mut state = lock(&self.state);
-        if state.thread.is_none() && !state.stopped {
-            let maker = Arc::clone(self);
-            let start = || std::thread::Builder::new().name("kvstore".into()).spawn(move || maker.run());
-            state.thread = with_signals_blocked(start).ok();
-        }
-        // Without the thread whoever comes there makes them.
-        state.pages = state.thread.as_ref().map(|_| Arc::clone(pages));
+        lock(&self.state).pages = Some(Arc::clone(pages));
         self.asked.notify_one();
         wanted
+    }
+
+    /// Starts the thread, which takes no signals.
+    pub(crate) fn spawn(self: &Arc<PageMaker>) -> Result<JoinHandle<()>> {
+        let maker = Arc::clone(self);
+        let thread = || std::thread::Builder::new().name("kvstore".into()).spawn(move || maker.run());
+        with_signals_blocked(thread).map_err(|e| Error::os("start the thread that makes pages", &e))
     }
 
     fn run(&self) {
@@ -137,25 +152,20 @@ impl PageMaker {
         let state = lock(&self.state);
         let waited = self.asked.wait_while(state, |state| !state.stopped && state.pages.is_none());
         let mut state = waited.unwrap_or_else(PoisonError::into_inner);
-        if state.stopped { None } else { state.pages.take() }
+        state.pages.take().filter(|_| !state.stopped)
     }
 
-    /// Ends the thread.
+    /// Ends the thread. Nothing is asked for any more.
     pub(crate) fn stop(&self) {
         let mut state = lock(&self.state);
-        state.stopped = true;
-        let thread = state.thread.take();
-        drop(state);
+        (state.stopped, state.pages) = (true, None);
         self.asked.notify_one();
-        if let Some(thread) = thread {
-            let _ = thread.join();
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::waits;
+    use super::super::tests::{eventually, waits};
     use super::*;
     use crate::storage::sim::{PageMode, SimStorage};
     use crate::storage::write_all_at;
@@ -208,17 +218,16 @@ mod tests {
     }
 
     #[test]
-    fn the_thread_starts_for_larger_files_only_and_ends() {
+    fn the_thread_makes_what_it_is_asked_for_until_it_is_stopped() {
         let (_store, pages) = pages(&SimStorage::new(1, PageMode::Page));
         let maker = Arc::<PageMaker>::default();
-        let started = || lock(&maker.state).thread.is_some();
-        assert_eq!((maker.ask(&pages, END, AHEAD), started()), (AHEAD, false));
-        assert_eq!((maker.ask(&pages, END, AHEAD + 1), started()), (AHEAD + 1, true));
-        while pages.made() <= AHEAD {
-            std::thread::yield_now();
+        let thread = maker.spawn().unwrap();
+        for (end, limit, wanted) in [(END, AHEAD, AHEAD), (AHEAD, 4 * AHEAD, 2 * AHEAD)] {
+            assert_eq!(maker.ask(&pages, end, limit), wanted);
+            assert!(eventually(|| pages.made() == wanted));
         }
         maker.stop();
-        assert_eq!((maker.ask(&pages, AHEAD, 4 * AHEAD), started()), (2 * AHEAD, false));
+        thread.join().unwrap();
         // Nobody else has them now.
         assert_eq!((Arc::strong_count(&maker), Arc::strong_count(&pages)), (1, 1));
     }

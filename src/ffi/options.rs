@@ -31,11 +31,10 @@ pub enum kv_option {
     KV_OPT_SYNC_INTERVAL_MS = 5,
     /// How log files are read and written: a value of kv_io_path. Default KV_IO_AUTO.
     KV_OPT_IO = 6,
-    /// 1: a thread of the library's own compacts and syncs; another gets memory ready for writers once
-    /// a file of the log is larger than 1 MiB; others help while large files are deleted, and up to three
-    /// while kv_open() opens a large database. 0: there is no thread; kv_set() and the other writing
-    /// functions do small slices of that work, and kv_maintain() does it when the program has time.
-    /// Default 1.
+    /// 1: a thread of the library's own compacts and syncs, and one gets the next part of the log ready
+    /// for writers; another helps while large files are deleted, and up to three while kv_open() opens a
+    /// large database. 0: there is no thread; kv_set() and the other writing functions do small slices of
+    /// that work, and kv_maintain() does it when the program has time. Default 1.
     KV_OPT_BACKGROUND = 7,
     /// 1: create the database if there is none. 0: that is KV_ERR_NOT_A_DATABASE. Default 1.
     KV_OPT_CREATE_IF_MISSING = 8,
