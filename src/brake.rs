@@ -73,7 +73,7 @@ impl Engine {
 mod tests {
     use std::sync::Arc;
 
-    use crate::append::tests::{done_before, waits};
+    use crate::append::tests::{goes_on, waits};
     use crate::storage::sim::{PageMode, SimStorage};
     use crate::{Batch, Options, Store};
 
@@ -94,9 +94,9 @@ mod tests {
             store.engine.maintenance.lock()
         };
         let thread_is_busy = busy();
-        assert!(done_before(|| assert!(store.del(&keys[0]).unwrap()), || drop(thread_is_busy)));
+        assert!(goes_on(|| assert!(store.del(&keys[0]).unwrap()), || drop(thread_is_busy)));
         let thread_is_busy = busy();
-        assert!(done_before(|| batch(&|batch, key| batch.del(key).unwrap()), || drop(thread_is_busy)));
+        assert!(goes_on(|| batch(&|batch, key| batch.del(key).unwrap()), || drop(thread_is_busy)));
         let thread_is_busy = busy();
         assert!(waits(|| store.set(b"key", b"value").unwrap(), || drop(thread_is_busy)));
         let thread_is_busy = busy();

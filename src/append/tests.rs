@@ -28,28 +28,26 @@ fn claim<'a>(store: &'a Store, key: &[u8], value: &[u8]) -> Claim<'a> {
 
 /// Whether `work` waits for what `then` does.
 pub(crate) fn waits(work: impl FnOnce() + Send, then: impl FnOnce()) -> bool {
-    let done = AtomicBool::new(false);
-    scope(|threads| {
-        threads.spawn(|| {
-            work();
-            done.store(true, Release);
-        });
+    let looked = |done: &AtomicBool| {
         thread::sleep(Duration::from_millis(20));
-        let waited = !done.load(Acquire);
-        then();
-        waited
-    })
+        done.load(Acquire)
+    };
+    !done_before(work, looked, then)
 }
 
 /// Whether `work` does not wait for what `then` does.
-pub(crate) fn done_before(work: impl FnOnce() + Send, then: impl FnOnce()) -> bool {
+pub(crate) fn goes_on(work: impl FnOnce() + Send, then: impl FnOnce()) -> bool {
+    done_before(work, |done| eventually(|| done.load(Acquire)), then)
+}
+
+fn done_before(work: impl FnOnce() + Send, look: impl FnOnce(&AtomicBool) -> bool, then: impl FnOnce()) -> bool {
     let done = AtomicBool::new(false);
     scope(|threads| {
         threads.spawn(|| {
             work();
             done.store(true, Release);
         });
-        let before = eventually(|| done.load(Acquire));
+        let before = look(&done);
         then();
         before
     })
