@@ -64,7 +64,7 @@ impl Engine {
     /// Whether the log has outgrown what it may take while compaction runs.
     pub(crate) fn log_over_limit(&self) -> bool {
         let (log, live) = self.log_and_live();
-        let output = self.maintenance.unpublished_bytes();
+        let output = self.maintenance.output_bytes.load(Relaxed);
         log + output > self.log_limit(live).saturating_add(SLACK + self.options.segment_size)
     }
 }

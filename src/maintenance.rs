@@ -45,7 +45,7 @@ pub(crate) struct Maintenance {
     garbage: Garbage,
     pub pinned_bytes: AtomicU64,
     /// What compaction has written to an output that is not a segment of the log yet.
-    output_bytes: AtomicU64,
+    pub output_bytes: AtomicU64,
     pub compactions: AtomicU64,
     pub compacted_bytes: AtomicU64,
 }
@@ -112,11 +112,6 @@ impl Maintenance {
         let wanted = lock(&self.wanted);
         let waited = self.wake.wait_timeout_while(wanted, time, |_| !self.stopped() && !self.brake.on());
         drop(waited.unwrap_or_else(PoisonError::into_inner));
-    }
-
-    /// See `output_bytes`.
-    pub(crate) fn unpublished_bytes(&self) -> u64 {
-        self.output_bytes.load(Relaxed)
     }
 
     /// Counts garbage. The next write makes it known.
