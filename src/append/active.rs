@@ -19,10 +19,9 @@ const STORE_AFTER: u64 = PIECE;
 /// value goes straight from the caller's memory.
 pub(super) const LARGE_FRAME: u64 = 32 << 10;
 
-/// The segment that takes the appends.
+/// The segment that takes the appends. In the order of memory: see [`super::AppendLock`].
+#[repr(C)]
 pub(super) struct Active {
-    pub open: OpenSegment,
-    pub slot: u32,
     /// Where the next frame goes.
     pub end: u64,
     /// Blocks are reserved up to here.
@@ -36,8 +35,10 @@ pub(super) struct Active {
     pub marked: Option<u64>,
     /// How much had been appended between that and the one before; `u64::MAX` if there was none.
     pub sync_distance: u64,
+    pub slot: u32,
     /// A failed write may have left bytes behind the end.
     pub untidy: bool,
+    pub open: OpenSegment,
 }
 
 impl Active {

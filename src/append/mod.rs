@@ -33,7 +33,8 @@ const RESERVE_FROM: u64 = 1 << 20;
 const MOST_SCRATCH: usize = 4 << 20;
 
 /// The append lock. What it guards changes with every write, so no line of it is one that others only read: where two processors
-/// have far between them, a line that one writes costs the other as much as one from memory.
+/// have far between them, a line that one writes costs the other as much as one from memory. What each write changes is on the
+/// line of the lock itself, so that no more than this one goes from writer to writer.
 #[repr(align(64))]
 pub(crate) struct AppendLock(Mutex<Appender>);
 
@@ -51,20 +52,21 @@ impl Deref for AppendLock {
     }
 }
 
-/// The end of the log.
+/// The end of the log. In the order of memory: see [`AppendLock`].
+#[repr(C)]
 pub(crate) struct Appender {
-    factory: Arc<SegmentFactory>,
-    active: Option<Active>,
     /// The largest timestamp given so far.
     pub last_timestamp: i64,
     /// Bytes appended since open: a position in the order of all writes.
     pub appended: u64,
-    /// Where the newest log segment ended that takes no more appends.
-    log_end: LogEnd,
+    active: Option<Active>,
+    factory: Arc<SegmentFactory>,
     /// Log segments that are complete but not synced, oldest first.
     pub rotated: Vec<OpenSegment>,
     /// Log segments that are complete and synced, but not sealed yet.
     pub synced: Vec<OpenSegment>,
+    /// Where the newest log segment ended that takes no more appends.
+    log_end: LogEnd,
     scratch: Vec<u8>,
 }
 

@@ -95,6 +95,17 @@ fn nobody_has_the_log_to_himself_while_a_place_is_open() {
 }
 
 #[test]
+fn what_each_write_changes_is_on_the_line_of_the_append_lock() {
+    let store = open(&SimStorage::new(2, PageMode::Page));
+    store.set(b"key", b"value").unwrap();
+    let lock = &raw const store.engine.appender as usize;
+    let mut appender = store.engine.appender().unwrap();
+    let changed = [&raw const appender.last_timestamp as usize, &raw const appender.appended as usize];
+    let end = &raw const appender.active.as_mut().unwrap().end as usize;
+    changed.into_iter().chain([end]).for_each(|place| assert_eq!(place / 64, lock / 64));
+}
+
+#[test]
 fn pages_are_made_before_writers_come_to_them() {
     let store = Store::open_on(Arc::new(SimStorage::new(2, PageMode::Page)), &Options::default()).unwrap();
     (0..3000u64).for_each(|n| store.set(&n.to_le_bytes(), &[1; 1000]).unwrap());
