@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use siphasher::sip::SipHasher13;
 
-use crate::append::{AppendLock, Appender, Claims, SegmentFactory};
+use crate::append::{AppendLock, Appender, SegmentFactory};
 use crate::error::{Code, Error, Result};
 use crate::fork::Birthplace;
 use crate::index::{Index, KeyHash};
@@ -50,8 +50,6 @@ pub(crate) struct Engine {
     pub hash_seed: [u64; 2],
     /// Whoever changes an entry of the index holds this lock or has a claim, unless he gives one back that was replaced on trust.
     pub appender: AppendLock,
-    /// The places in the log that are being filled.
-    pub claims: Claims,
     /// The last sets stored new keys.
     pub fresh: Streak,
     /// The last sets had no older record to look at: their keys were new, or theirs were replaced on trust.
@@ -252,7 +250,6 @@ impl Engine {
             index,
             hash_seed: manifest.hash_seed,
             appender: AppendLock::new(appender),
-            claims: Claims::default(),
             fresh: Streak::default(),
             unread: Streak::default(),
             commit: GroupCommit::default(),
@@ -284,7 +281,7 @@ impl Engine {
     /// key's newest record becomes another.
     pub(crate) fn appender(&self) -> Result<MutexGuard<'_, Appender>> {
         let appender = self.appender_alone()?;
-        self.claims.settle();
+        appender.settle();
         Ok(appender)
     }
 

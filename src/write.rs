@@ -221,7 +221,7 @@ impl Engine {
         let (backlog, tombstone) = (appender.backlog(), found.is_some());
         if !appender.has_room(len, tombstone) {
             // The log may go on in another segment.
-            self.claims.settle();
+            appender.settle();
             let stores = appender.stores_to_map() && appender.prepare(len, tombstone, &self.index).is_ok();
             if !stores || !appender.has_room(len, tombstone) {
                 return Ok(None);
@@ -238,7 +238,7 @@ impl Engine {
             // Now: once a tombstone is stored nothing is to fail.
             shard.reserve(hash)?;
         }
-        let claim = appender.claim(len, &self.claims, shard)?;
+        let claim = appender.claim(len, shard)?;
         Ok(Some((claim, deleted, Written::since(backlog, &appender))))
     }
 

@@ -74,8 +74,8 @@ impl Active {
     }
 
     pub(super) fn advance(&mut self, len: u64) {
+        self.open.segment.publish(self.end, len);
         self.end += len;
-        self.open.segment.publish_len(self.end);
     }
 
     /// Whether `len` bytes can be stored through the map at once.

@@ -20,8 +20,8 @@ use crate::log::record::{self, DataFileEntry, MARK_LEN};
 use crate::log::segment::{Segment, SegmentIo, State, file_name};
 use crate::storage::{File, write_all_at};
 use active::{Active, LARGE_FRAME, MIN_GROWTH};
+pub(crate) use claim::Claim;
 use claim::Place;
-pub(crate) use claim::{Claim, Claims};
 pub(crate) use factory::{OpenSegment, SegmentFactory};
 pub(crate) use pages::PageMaker;
 
@@ -175,6 +175,14 @@ impl Appender {
         Ok(Active::new(open, slot, HEADER_LEN as u64, capacity))
     }
 
+    /// Waits until all places are filled that were given away.
+    #[inline]
+    pub(crate) fn settle(&self) {
+        if let Some(active) = &self.active {
+            active.open.segment.await_len(active.end);
+        }
+    }
+
     /// Whether records are stored through a map now, rather than by system calls.
     #[inline]
     pub(crate) fn stores_to_map(&self) -> bool {
@@ -190,23 +198,17 @@ impl Appender {
 
     /// Gives the place of the next record away, for which there is room. The shard is the one that is to name it.
     #[inline]
-    pub(crate) fn claim<'a>(
-        &mut self,
-        len: u64,
-        claims: &'a Claims,
-        shard: RwLockWriteGuard<'a, Shard>,
-    ) -> Result<Claim<'a>> {
+    pub(crate) fn claim<'a>(&mut self, len: u64, shard: RwLockWriteGuard<'a, Shard>) -> Result<Claim<'a>> {
         let timestamp = self.next_timestamp()?;
         let Some(active) = &mut self.active else { return Err(no_active_segment()) };
         if let Some(maker) = &self.factory.page_maker {
             active.ask_ahead(maker);
         }
-        let turn = claims.add(self.appended);
         let position = Position::new(active.slot, active.end, len);
         active.end += len;
         self.last_timestamp = timestamp;
         self.appended += len;
-        Ok(Claim::new(Place { position, len, timestamp }, shard, turn))
+        Ok(Claim::new(Place { position, len, timestamp }, shard))
     }
 
     /// Appends a record. `prepare` has made room for it.

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering::*};
 use std::thread::{self, scope};
 use std::time::Duration;
 
-use super::claim::{Claim, Claims};
+use super::claim::Claim;
 use crate::log::record::{DataFileEntry, record_len};
 use crate::storage::sim::{PageMode, SimStorage};
 use crate::{Options, Progress, Store};
@@ -21,7 +21,7 @@ fn claim<'a>(store: &'a Store, key: &[u8], value: &[u8]) -> Claim<'a> {
         appender.prepare(len, false, &engine.index).unwrap();
     }
     let shard = engine.index.write(engine.hash(key)).unwrap();
-    let claim = appender.claim(len, &engine.claims, shard).unwrap();
+    let claim = appender.claim(len, shard).unwrap();
     claim.fill(&DataFileEntry { timestamp: claim.place.timestamp, key, value: Some(value) }).unwrap();
     claim
 }
@@ -59,32 +59,6 @@ pub(crate) fn eventually(done: impl Fn() -> bool) -> bool {
         thread::sleep(Duration::from_millis(1));
         done()
     })
-}
-
-#[test]
-fn a_place_waits_for_those_before_it_and_for_no_others() {
-    let claims = Claims::default();
-    let (first, second) = (claims.add(0), claims.add(100));
-    second.filled();
-    assert!(waits(|| second.await_earlier(), || first.filled()));
-    drop(second);
-    let third = claims.add(200);
-    first.await_earlier();
-    assert!(waits(
-        || claims.settle(),
-        || {
-            drop(first);
-            drop(third);
-        }
-    ));
-    claims.settle();
-}
-
-#[test]
-fn there_are_not_more_places_than_can_be_noted() {
-    let claims = Claims::default();
-    let mut places: Vec<_> = (0..8).map(|start| claims.add(start)).collect();
-    assert!(waits(|| drop(claims.add(100)), || drop(places.pop())));
 }
 
 #[test]
@@ -165,7 +139,7 @@ fn a_kill_loses_what_comes_behind_a_place_that_was_not_filled() {
     let (engine, len) = (&store.engine, record_len(1, Some(1)));
     let unfilled = {
         let shard = engine.index.write(engine.hash(b"a")).unwrap();
-        engine.appender_alone().unwrap().claim(len, &engine.claims, shard).unwrap()
+        engine.appender_alone().unwrap().claim(len, shard).unwrap()
     };
     let filled = claim(&store, b"b", b"2");
     let killed = disk.deep_copy().reboot();

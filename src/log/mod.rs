@@ -1,6 +1,7 @@
 //! The log on disk: the formats of its files, and how a segment is read.
 
 pub(crate) mod crc;
+mod growth;
 pub(crate) mod header;
 pub(crate) mod hint;
 pub(crate) mod manifest;

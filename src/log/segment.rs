@@ -1,8 +1,9 @@
 //! One segment of the log: an append-only file of frames, and how to read a frame of it.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::*};
 use std::sync::{Arc, Mutex};
 
+use super::growth::Growth;
 use super::header::{Header, LogEnd, Role};
 use super::record::{CRC_LEN, Head, KEY_AT, Kind, PREFIX_LEN, Prefix};
 use crate::MAX_KEY_LEN;
@@ -39,15 +40,7 @@ pub(crate) enum SegmentIo {
     Calls(Arc<FileCache>),
 }
 
-/// What changes with every record that is appended. Apart from what all readers read.
-#[repr(align(64))]
-struct Growth {
-    /// Bytes that hold the header and frames. Grows while the segment is active.
-    len: AtomicU64,
-    min_timestamp: AtomicI64,
-}
-
-/// What changes with every record that is overwritten or deleted. Apart from the rest, too.
+/// What changes with every record that is overwritten or deleted. Apart from what all readers read.
 #[repr(align(64))]
 struct Garbage {
     dead: AtomicU64,
@@ -86,7 +79,7 @@ impl Segment {
             name: file_name(header.id),
             header,
             io,
-            growth: Growth { len: AtomicU64::new(len), min_timestamp: AtomicI64::new(i64::MAX) },
+            growth: Growth::new(len),
             garbage: Garbage { dead: AtomicU64::new(0), tombstones: AtomicU64::new(0) },
             state: AtomicU8::new(state as u8),
             quarantined: AtomicBool::new(false),
@@ -123,13 +116,19 @@ impl Segment {
 
     /// Bytes that hold the header and frames.
     pub(crate) fn len(&self) -> u64 {
-        self.growth.len.load(Acquire)
+        self.growth.len()
     }
 
-    /// Lets readers see the frames before `len`, unless they see more already.
+    /// Lets readers see what has been stored in the place of `size` bytes at `start`, once all places before it are filled.
     #[inline]
-    pub(crate) fn publish_len(&self, len: u64) {
-        self.growth.len.fetch_max(len, AcqRel);
+    pub(crate) fn publish(&self, start: u64, size: u64) {
+        self.growth.publish(start, size);
+    }
+
+    /// Waits until all places before `end` are published.
+    #[inline]
+    pub(crate) fn await_len(&self, end: u64) {
+        self.growth.await_len(end);
     }
 
     pub(crate) fn state(&self) -> State {
@@ -165,14 +164,12 @@ impl Segment {
 
     /// The least timestamp of the records, `i64::MAX` if there is none.
     pub(crate) fn min_timestamp(&self) -> i64 {
-        self.growth.min_timestamp.load(Relaxed)
+        self.growth.min_timestamp()
     }
 
     #[inline]
     pub(crate) fn note_timestamp(&self, timestamp: i64) {
-        if timestamp < self.growth.min_timestamp.load(Relaxed) {
-            self.growth.min_timestamp.fetch_min(timestamp, Relaxed);
-        }
+        self.growth.note_timestamp(timestamp);
     }
 
     /// Whether compaction must leave the segment alone, for it holds a record that cannot be read.
