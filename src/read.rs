@@ -131,7 +131,22 @@ impl Engine {
 
     /// The key's index entry, and the version of the shard at which that was so.
     pub(crate) fn locate(&self, key: &[u8], hash: KeyHash) -> Result<Located> {
-        let shard = self.index.read(hash)?;
+        self.locate_in(self.index.read(hash)?, key, hash)
+    }
+
+    /// As `locate`, once nothing is on trust where the key is.
+    pub(crate) fn locate_proven(&self, key: &[u8], hash: KeyHash) -> Result<Located> {
+        let mut shard = self.index.read(hash)?;
+        if !shard.trust().overwrites().is_empty() {
+            drop(shard);
+            self.prove(&mut *self.index.write(hash)?)?;
+            shard = self.index.read(hash)?;
+        }
+        self.locate_in(shard, key, hash)
+    }
+
+    #[inline]
+    fn locate_in(&self, shard: RwLockReadGuard<'_, Shard>, key: &[u8], hash: KeyHash) -> Result<Located> {
         let version = shard.version();
         if self.factory.mapped {
             return Ok((version, self.find(&shard, key, hash)?));

@@ -128,8 +128,7 @@ impl Engine {
         // Most of the work, and any waiting for a cold page, before the lock that all writers share.
         let mut found = None;
         if value.is_none() {
-            self.prove_if(hash, |trust| !trust.overwrites().is_empty())?;
-            found = Some(self.locate(key, hash)?);
+            found = Some(self.locate_proven(key, hash)?);
         }
         if matches!(found, Some((_, None))) {
             return Ok(Outcome::Nothing);
