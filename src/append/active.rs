@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use super::factory::{OpenSegment, SegmentFactory};
-use super::pages::{AHEAD, PIECE, PageMaker, Pages};
+use super::pages::{AHEAD, PageMaker, Pages};
 use crate::error::{Error, Result};
 use crate::log::segment::{SegmentIo, State};
-use crate::storage::{File, Map};
+use crate::storage::{File, Map, PIECE};
 
 /// The active segment grows by as much as it has, within these bounds.
 pub(super) const MIN_GROWTH: u64 = 64 << 10;
 const MAX_GROWTH: u64 = 16 << 20;
 /// When so much of the pages is left that were made ahead, more are asked for.
-const ASK_EARLY: u64 = 512 << 10;
+const ASK_EARLY: u64 = 2 * PIECE;
 /// So many bytes after a sync, records are stored through the map again, where few were appended between two of them.
-const STORE_AFTER: u64 = PIECE;
+const STORE_AFTER: u64 = 256 << 10;
 /// Frames from this length on are written by system calls: those make the pages and fill them at once. Of a single record the
 /// value goes straight from the caller's memory.
 pub(super) const LARGE_FRAME: u64 = 32 << 10;

@@ -14,12 +14,10 @@ use crate::engine::lock;
 use crate::error::{Error, Result};
 use crate::log::segment::SegmentIo;
 use crate::maintenance::with_signals_blocked;
-use crate::storage::write_zeros_at;
+use crate::storage::{PIECE, write_zeros_at};
 
-/// They are made up to the next multiple of this.
-pub(super) const PIECE: u64 = 256 << 10;
 /// The thread makes so much ahead of the writers. A smaller file is not worth its while.
-pub(super) const AHEAD: u64 = 1 << 20;
+pub(super) const AHEAD: u64 = 4 * PIECE;
 
 /// The pages of a segment.
 pub(super) struct Pages {

@@ -82,7 +82,7 @@ fn what_each_write_changes_is_on_the_line_of_the_append_lock() {
 #[test]
 fn pages_are_made_before_writers_come_to_them() {
     let store = Store::open_on(Arc::new(SimStorage::new(2, PageMode::Page)), &Options::default()).unwrap();
-    (0..3000u64).for_each(|n| store.set(&n.to_le_bytes(), &[1; 1000]).unwrap());
+    (0..4000u64).for_each(|n| store.set(&n.to_le_bytes(), &[1; 1000]).unwrap());
     let many_at_hand = || store.engine.appender().unwrap().has_room(500 << 10, false);
     assert!(eventually(many_at_hand));
 }

@@ -9,13 +9,11 @@ use crate::log::header::{Header, LogEnd, Role};
 use crate::log::hint;
 use crate::log::scan::Scanner;
 use crate::log::segment::{Segment, State, file_name};
-use crate::storage::{File, write_all_at};
+use crate::storage::{File, PIECE, write_all_at};
 use crate::transient::reserve_apart;
 
-/// Output is written in pieces of this.
-const BUFFER_LEN: usize = 256 << 10;
-/// It is sent to the disk in multiples of this, so that no page is sent twice.
-const SEND_PIECE: u64 = 64 << 10;
+/// Records up to this are gathered to be written together, in whole pieces.
+const MOST_GATHERED: u64 = 256 << 10;
 
 /// A segment in the making.
 pub(super) struct Output {
@@ -38,7 +36,7 @@ impl Output {
             let header = engine.factory.new_header(Role::Output, LogEnd::default())?;
             let name = file_name(header.id);
             let mut buffer = Vec::new();
-            buffer.try_reserve_exact(BUFFER_LEN).map_err(|_| Error::no_memory("compaction"))?;
+            buffer.try_reserve_exact((PIECE + MOST_GATHERED) as usize).map_err(|_| Error::no_memory("compaction"))?;
             buffer.extend(header.encode()?);
             let file = engine.storage.create(&name).map_err(|e| Error::os(format_args!("create {name}"), &e))?;
             let mut moved = Vec::new();
@@ -51,11 +49,8 @@ impl Output {
     /// Copies a record that `scanner` has found to be intact.
     pub(super) fn take(&mut self, scanner: &mut Scanner, Live { mut entry, from }: Live) -> Result<()> {
         self.moved.try_reserve(1).map_err(|_| Error::no_memory("compaction"))?;
-        if self.buffer.len() + entry.len as usize > BUFFER_LEN {
-            self.flush()?;
-        }
-        entry = entry.moved_to(self.written + self.buffer.len() as u64);
-        if entry.len as usize <= BUFFER_LEN {
+        entry = entry.moved_to(self.end());
+        if entry.len <= MOST_GATHERED {
             let buffer = &mut self.buffer;
             let start = buffer.len();
             let copied = scanner.copy_frame(from.offset(), entry.len, |piece| {
@@ -64,6 +59,7 @@ impl Output {
             });
             copied.inspect_err(|_| buffer.truncate(start))?;
         } else {
+            self.flush()?;
             let mut at = self.written;
             scanner.copy_frame(from.offset(), entry.len, |piece| {
                 write_output(&*self.file, &self.header, piece, at)?;
@@ -73,18 +69,30 @@ impl Output {
             self.written = at;
         }
         self.moved.push(Live { entry, from });
-        Ok(())
+        let whole_pieces = self.end() - self.end() % PIECE;
+        if whole_pieces > self.written { self.write_to(whole_pieces) } else { Ok(()) }
+    }
+
+    /// Where the next record goes.
+    fn end(&self) -> u64 {
+        self.written + self.buffer.len() as u64
     }
 
     pub(super) fn flush(&mut self) -> Result<()> {
-        write_output(&*self.file, &self.header, &self.buffer, self.written)?;
-        self.written += self.buffer.len() as u64;
-        self.buffer.clear();
-        // The disk is at work while the next records are copied.
-        let end = self.written - self.written % SEND_PIECE;
-        let started = self.file.start_sync(self.sent, end - self.sent);
+        self.write_to(self.end())
+    }
+
+    /// Writes what has been gathered, up to this offset.
+    fn write_to(&mut self, end: u64) -> Result<()> {
+        let len = (end - self.written) as usize;
+        write_output(&*self.file, &self.header, &self.buffer[..len], self.written)?;
+        self.written = end;
+        self.buffer.drain(..len);
+        // The disk is at work while the next records are copied. In whole pieces, so that no page is sent twice.
+        let whole_pieces = end - end % PIECE;
+        let started = self.file.start_sync(self.sent, whole_pieces - self.sent);
         started.map_err(|e| Error::os(format_args!("write {}", file_name(self.header.id)), &e))?;
-        self.sent = end;
+        self.sent = whole_pieces;
         Ok(())
     }
 

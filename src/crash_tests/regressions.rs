@@ -269,10 +269,10 @@ fn what_a_failed_write_left_behind_is_not_read_as_records() {
 /// Should the disk fail when output is sent to it early, only that call may tell: the output must not replace its inputs.
 #[test]
 fn output_that_could_not_be_sent_to_the_disk_is_given_up() {
-    let value = |n: u32| vec![n as u8; 1000];
+    let value = |n: u32| vec![n as u8; 2000];
     for seed in 0..5 {
         let sim = SimStorage::new(seed, PageMode::Page);
-        let large = Options { segment_size: 1 << 20, ..options() };
+        let large = Options { segment_size: 2 << 20, ..options() };
         let store = Store::open_on(Arc::new(sim.clone()), &large).unwrap();
         for n in (0..300u32).chain(0..100) {
             store.set(&n.to_le_bytes(), &value(n)).unwrap();

@@ -104,18 +104,23 @@ pub(crate) fn write_all_at(file: &dyn File, mut buf: &[u8], mut offset: u64) -> 
     Ok(())
 }
 
-/// Writes so many zeros, in pieces: the page cache gets pages as large as what is written at once, and to make and to map
-/// those was measured to take a third of the time that pages of 16 KiB take. From this size on little is won.
+/// What is written at once, from a multiple of this on and as long as this, becomes one large page of the page cache, where there
+/// are such. In large pages records are found faster, as more of the processor's page table is in its caches: at a random place of
+/// half a gigabyte in 0.28 microseconds, where pages of a quarter of this take 0.36. Pages of 2 MiB were measured at 0.23; but so much
+/// in one piece is what a virtual machine gives back to its host, and to get it again takes ten times as long as to use what is at hand.
+pub(crate) const PIECE: u64 = 512 << 10;
+
+/// Writes so many zeros, in pieces.
 pub(crate) fn write_zeros_at(file: &dyn File, offset: u64, len: u64) -> io::Result<()> {
     /// Atomic only in order not to be constant: constants take room in the library.
-    static PIECE: [AtomicU8; 128 << 10] = [const { AtomicU8::new(0) }; 128 << 10];
+    static ZEROS: [AtomicU8; PIECE as usize] = [const { AtomicU8::new(0) }; PIECE as usize];
     // SAFETY: an `AtomicU8` is laid out as a `u8`, and nobody ever stores to these.
-    let zeros = unsafe { std::slice::from_raw_parts(PIECE.as_ptr().cast::<u8>(), PIECE.len()) };
+    let zeros = unsafe { std::slice::from_raw_parts(ZEROS.as_ptr().cast::<u8>(), ZEROS.len()) };
     let (mut at, end) = (offset, offset + len);
     while at < end {
-        let piece = (zeros.len() - at as usize % zeros.len()).min((end - at) as usize);
-        write_all_at(file, &zeros[..piece], at)?;
-        at += piece as u64;
+        let piece = (PIECE - at % PIECE).min(end - at);
+        write_all_at(file, &zeros[..piece as usize], at)?;
+        at += piece;
     }
     Ok(())
 }
