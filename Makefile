@@ -124,7 +124,7 @@ sanitize:
 	RUSTC_BOOTSTRAP=1 KV_QUICK=1 $(CARGO) test --locked -Zbuild-std --target $(HOST) --target-dir $(CARGO_TARGET_DIR)/tsan \
 		--test c -- shared_threads shared_batches shared_snapshots shared_checkpoint
 	RUSTC_BOOTSTRAP=1 $(CARGO) test --locked -Zbuild-std --target $(HOST) --target-dir $(CARGO_TARGET_DIR)/tsan \
-		--lib -- linearizability a_key_deleted_while append:: keys_that_look_alike_stay
+		--lib -- linearizability a_key_deleted_while growth append:: keys_that_look_alike_stay
 else
 sanitize: export RUSTFLAGS = -Zsanitizer=address
 sanitize: export CFLAGS = -fsanitize=address,undefined

@@ -134,7 +134,7 @@ impl Engine {
         self.locate_in(self.index.read(hash)?, key, hash)
     }
 
-    /// As `locate`, once nothing is on trust where the key is.
+    /// As `locate`, after having proven what is on trust where the key is.
     pub(crate) fn locate_proven(&self, key: &[u8], hash: KeyHash) -> Result<Located> {
         let mut shard = self.index.read(hash)?;
         if !shard.trust().overwrites().is_empty() {

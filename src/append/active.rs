@@ -6,13 +6,13 @@ use super::factory::{OpenSegment, SegmentFactory};
 use super::pages::{AHEAD, PageMaker, Pages};
 use crate::error::{Error, Result};
 use crate::log::segment::{SegmentIo, State};
-use crate::storage::{File, Map, PIECE};
+use crate::storage::{File, LARGE_PAGE, Map};
 
 /// The active segment grows by as much as it has, within these bounds.
 pub(super) const MIN_GROWTH: u64 = 64 << 10;
 const MAX_GROWTH: u64 = 16 << 20;
 /// When so much of the pages is left that were made ahead, more are asked for.
-const ASK_EARLY: u64 = 2 * PIECE;
+const ASK_EARLY: u64 = 2 * LARGE_PAGE;
 /// So many bytes after a sync, records are stored through the map again, where few were appended between two of them.
 const STORE_AFTER: u64 = 256 << 10;
 /// Frames from this length on are written by system calls: those make the pages and fill them at once. Of a single record the
@@ -145,8 +145,8 @@ impl Active {
         let (least, wanted) = (self.end + len, self.wanted(len, headroom));
         let growth = self.allocated.clamp(MIN_GROWTH, MAX_GROWTH);
         let mut generous = (self.allocated + growth).max(wanted);
-        if generous > PIECE {
-            generous = generous.next_multiple_of(PIECE);
+        if generous > LARGE_PAGE {
+            generous = generous.next_multiple_of(LARGE_PAGE);
         }
         let generous = generous.min(self.capacity.max(wanted));
         let reserved = match factory.reserve_blocks(&*self.open.file, generous) {

@@ -19,8 +19,8 @@ pub(crate) struct Place {
     pub timestamp: i64,
 }
 
-/// A record's place that is being filled, and the shard that is to name it. Whoever has one takes no other lock of the store's,
-/// as it may be waited for under the append lock. (Those of the index's memory and of the open files wait for nobody.)
+/// A record's place that is being filled, and the shard that is to name it. It must come to be published: all who write wait for
+/// that. Whoever has one takes no other lock of the store's, as it may be waited for under the append lock. (Those of the index's memory and of the open files wait for nobody.)
 pub(crate) struct Claim<'a> {
     pub place: Place,
     published: bool,
@@ -38,7 +38,8 @@ impl<'a> Claim<'a> {
         self.store(|out| record::encode_record(entry, out))
     }
 
-    /// Makes the record a part of the log, once all earlier ones are there.
+    /// Makes the record a part of the log, once all earlier ones are there. Nothing is to be changed after this: the log counts as
+    /// settled as soon as it has happened, even if this thread does not run meanwhile.
     #[inline]
     pub(crate) fn publish(mut self) -> Result<()> {
         self.publish_now()

@@ -14,10 +14,10 @@ use crate::engine::lock;
 use crate::error::{Error, Result};
 use crate::log::segment::SegmentIo;
 use crate::maintenance::with_signals_blocked;
-use crate::storage::{PIECE, write_zeros_at};
+use crate::storage::{LARGE_PAGE, write_zeros_at};
 
 /// The thread makes so much ahead of the writers. A smaller file is not worth its while.
-pub(super) const AHEAD: u64 = 4 * PIECE;
+pub(super) const AHEAD: u64 = 4 * LARGE_PAGE;
 
 /// The pages of a segment.
 pub(super) struct Pages {
@@ -55,7 +55,7 @@ impl Pages {
         let making = self.wait();
         let from = self.made();
         if from < end {
-            self.make_piece(&making, from, end.next_multiple_of(PIECE).min(limit).max(end));
+            self.make_piece(&making, from, end.next_multiple_of(LARGE_PAGE).min(limit).max(end));
         }
     }
 
@@ -93,7 +93,7 @@ impl Pages {
             if from >= wanted {
                 return;
             }
-            self.make_piece(&making, from, (from + 1).next_multiple_of(PIECE).min(wanted));
+            self.make_piece(&making, from, (from + 1).next_multiple_of(LARGE_PAGE).min(wanted));
         }
     }
 
@@ -126,7 +126,7 @@ impl PageMaker {
     /// Has pages made ahead of `end`, but none from `limit` on. Returns up to where they have been asked for.
     #[cold]
     pub(super) fn ask(&self, pages: &Arc<Pages>, end: u64, limit: u64) -> u64 {
-        let wanted = (end + AHEAD).next_multiple_of(PIECE).min(limit);
+        let wanted = (end + AHEAD).next_multiple_of(LARGE_PAGE).min(limit);
         pages.wanted.store(wanted, Release);
         lock(&self.state).pages = Some(Arc::clone(pages));
         self.asked.notify_one();
@@ -191,8 +191,8 @@ mod tests {
         pages.leave(END + 500);
         pages.make(END + 1000, u64::MAX);
         assert_eq!(pages.made(), END + 1000);
-        pages.make(END + 1001, PIECE - 1);
-        assert_eq!(pages.made(), PIECE - 1);
+        pages.make(END + 1001, LARGE_PAGE - 1);
+        assert_eq!(pages.made(), LARGE_PAGE - 1);
         let file = disk.read_file(NAME).unwrap();
         assert!(file[..END as usize + 1000].iter().all(|byte| *byte == 0xff));
         assert!(file[END as usize + 1000..].iter().all(|byte| *byte == 0));
@@ -202,7 +202,7 @@ mod tests {
     fn none_is_made_meanwhile_or_once_cut() {
         let disk = SimStorage::new(1, PageMode::Page);
         let (_store, pages) = pages(&disk);
-        pages.wanted.store(2 * PIECE, Relaxed);
+        pages.wanted.store(2 * LARGE_PAGE, Relaxed);
         let making = pages.making.lock().unwrap();
         assert!(waits(|| pages.leave(END + 1), || drop(making)));
         let making = pages.making.lock().unwrap();
@@ -210,9 +210,9 @@ mod tests {
         let len = disk.read_file(NAME).unwrap().len();
         pages.make_wanted();
         assert_eq!((pages.made(), disk.read_file(NAME).unwrap().len()), (END, len));
-        pages.wanted.store(2 * PIECE + 1, Relaxed);
+        pages.wanted.store(2 * LARGE_PAGE + 1, Relaxed);
         pages.make_wanted();
-        assert_eq!(pages.made(), 2 * PIECE + 1);
+        assert_eq!(pages.made(), 2 * LARGE_PAGE + 1);
     }
 
     #[test]

@@ -9,10 +9,10 @@ use crate::log::header::{Header, LogEnd, Role};
 use crate::log::hint;
 use crate::log::scan::Scanner;
 use crate::log::segment::{Segment, State, file_name};
-use crate::storage::{File, PIECE, write_all_at};
+use crate::storage::{File, LARGE_PAGE, write_all_at};
 use crate::transient::reserve_apart;
 
-/// Records up to this are gathered to be written together, in whole pieces.
+/// Records up to this are gathered to be written together, as many large pages as they fill.
 const MOST_GATHERED: u64 = 256 << 10;
 
 /// A segment in the making.
@@ -36,7 +36,9 @@ impl Output {
             let header = engine.factory.new_header(Role::Output, LogEnd::default())?;
             let name = file_name(header.id);
             let mut buffer = Vec::new();
-            buffer.try_reserve_exact((PIECE + MOST_GATHERED) as usize).map_err(|_| Error::no_memory("compaction"))?;
+            buffer
+                .try_reserve_exact((LARGE_PAGE + MOST_GATHERED) as usize)
+                .map_err(|_| Error::no_memory("compaction"))?;
             buffer.extend(header.encode()?);
             let file = engine.storage.create(&name).map_err(|e| Error::os(format_args!("create {name}"), &e))?;
             let mut moved = Vec::new();
@@ -46,7 +48,7 @@ impl Output {
         output.as_mut().ok_or_else(|| Error::new(Code::Internal, "no output"))
     }
 
-    /// Copies a record that `scanner` has found to be intact.
+    /// Copies a record that `scanner` has found to be intact. After an error the output is to be given up.
     pub(super) fn take(&mut self, scanner: &mut Scanner, Live { mut entry, from }: Live) -> Result<()> {
         self.moved.try_reserve(1).map_err(|_| Error::no_memory("compaction"))?;
         entry = entry.moved_to(self.end());
@@ -69,8 +71,8 @@ impl Output {
             self.written = at;
         }
         self.moved.push(Live { entry, from });
-        let whole_pieces = self.end() - self.end() % PIECE;
-        if whole_pieces > self.written { self.write_to(whole_pieces) } else { Ok(()) }
+        let whole = self.end() - self.end() % LARGE_PAGE;
+        if whole > self.written { self.write_to(whole) } else { Ok(()) }
     }
 
     /// Where the next record goes.
@@ -88,11 +90,11 @@ impl Output {
         write_output(&*self.file, &self.header, &self.buffer[..len], self.written)?;
         self.written = end;
         self.buffer.drain(..len);
-        // The disk is at work while the next records are copied. In whole pieces, so that no page is sent twice.
-        let whole_pieces = end - end % PIECE;
-        let started = self.file.start_sync(self.sent, whole_pieces - self.sent);
+        // The disk is at work while the next records are copied. No page is to be sent twice.
+        let whole = end - end % LARGE_PAGE;
+        let started = self.file.start_sync(self.sent, whole - self.sent);
         started.map_err(|e| Error::os(format_args!("write {}", file_name(self.header.id)), &e))?;
-        self.sent = whole_pieces;
+        self.sent = whole;
         Ok(())
     }
 

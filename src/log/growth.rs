@@ -21,7 +21,7 @@ const YIELDS: u32 = 1000;
 /// The other thread may have a lower priority.
 const NAP: Duration = Duration::from_micros(50);
 
-/// What changes with every record that is appended. Apart from what all readers read.
+/// What changes with every record that is appended. Apart from what does not.
 #[repr(align(64))]
 pub(super) struct Growth {
     /// Bytes that hold the header and frames. Grows while the segment is active.
@@ -64,6 +64,7 @@ impl Growth {
     /// Publishes a place and those behind it that are filled. False if one before it has not been published.
     #[inline]
     fn try_publish(&self, start: u64, size: u64) -> bool {
+        debug_assert!(size > 0, "an empty place cannot be told from the next one");
         let (mut end, mut size) = (start, size);
         while self.len.compare_exchange(end, end + size, SeqCst, Relaxed).is_ok() {
             end += size;
@@ -132,8 +133,14 @@ mod tests {
     fn a_place_is_published_once_all_before_it_are() {
         let growth = Growth::new(64);
         assert!(!growth.try_publish(164, 50));
-        assert!(waits(|| growth.publish(164, 50), || growth.publish(64, 100)));
+        let noted = || growth.note(164).load(Relaxed) == 164 << SIZE_BITS | 50;
+        let publish_first = || {
+            assert!(noted());
+            growth.publish(64, 100);
+        };
+        assert!(waits(|| growth.publish(164, 50), publish_first));
         assert_eq!(growth.len(), 214);
+        assert!(!noted());
         assert!(waits(|| growth.await_len(215), || growth.publish(214, 1 << 20)));
     }
 
@@ -148,6 +155,21 @@ mod tests {
         assert_eq!(growth.len(), 184);
         assert!(growth.try_publish(184, 10));
         assert_eq!(growth.len(), 204);
+    }
+
+    #[test]
+    fn of_two_places_that_are_noted_in_the_same_spot_both_are_published() {
+        let growth = Growth::new(64);
+        let same_spot = |start: &u64| std::ptr::eq(growth.note(*start), growth.note(100));
+        let second = (101..).find(same_spot).unwrap();
+        let wait_for_both = || {
+            scope(|threads| {
+                threads.spawn(|| growth.publish(100, second - 100));
+                threads.spawn(|| growth.publish(second, 10));
+            });
+        };
+        assert!(waits(wait_for_both, || growth.publish(64, 36)));
+        assert_eq!((growth.len(), growth.note(100).load(Relaxed)), (second + 10, NOTHING));
     }
 
     #[test]

@@ -108,17 +108,17 @@ pub(crate) fn write_all_at(file: &dyn File, mut buf: &[u8], mut offset: u64) -> 
 /// are such. In large pages records are found faster, as more of the processor's page table is in its caches: at a random place of
 /// half a gigabyte in 0.28 microseconds, where pages of a quarter of this take 0.36. Pages of 2 MiB were measured at 0.23; but so much
 /// in one piece is what a virtual machine gives back to its host, and to get it again takes ten times as long as to use what is at hand.
-pub(crate) const PIECE: u64 = 512 << 10;
+pub(crate) const LARGE_PAGE: u64 = 512 << 10;
 
 /// Writes so many zeros, in pieces.
 pub(crate) fn write_zeros_at(file: &dyn File, offset: u64, len: u64) -> io::Result<()> {
     /// Atomic only in order not to be constant: constants take room in the library.
-    static ZEROS: [AtomicU8; PIECE as usize] = [const { AtomicU8::new(0) }; PIECE as usize];
+    static ZEROS: [AtomicU8; LARGE_PAGE as usize] = [const { AtomicU8::new(0) }; LARGE_PAGE as usize];
     // SAFETY: an `AtomicU8` is laid out as a `u8`, and nobody ever stores to these.
     let zeros = unsafe { std::slice::from_raw_parts(ZEROS.as_ptr().cast::<u8>(), ZEROS.len()) };
     let (mut at, end) = (offset, offset + len);
     while at < end {
-        let piece = (PIECE - at % PIECE).min(end - at);
+        let piece = (LARGE_PAGE - at % LARGE_PAGE).min(end - at);
         write_all_at(file, &zeros[..piece as usize], at)?;
         at += piece;
     }
