@@ -127,7 +127,7 @@ mod tests {
     use std::thread::scope;
 
     use super::*;
-    use crate::append::tests::waits;
+    use crate::append::tests::{eventually, waits};
 
     #[test]
     fn a_place_is_published_once_all_before_it_are() {
@@ -135,8 +135,9 @@ mod tests {
         assert!(!growth.try_publish(164, 50));
         let noted = || growth.note(164).load(Relaxed) == 164 << SIZE_BITS | 50;
         let publish_first = || {
-            assert!(noted());
+            let noted = eventually(noted);
             growth.publish(64, 100);
+            assert!(noted);
         };
         assert!(waits(|| growth.publish(164, 50), publish_first));
         assert_eq!(growth.len(), 214);
