@@ -12,7 +12,7 @@ use crate::storage::{File, LARGE_PAGE, Map};
 pub(super) const MIN_GROWTH: u64 = 64 << 10;
 const MAX_GROWTH: u64 = 16 << 20;
 /// When so much of the pages is left that were made ahead, more are asked for.
-const ASK_EARLY: u64 = 2 * LARGE_PAGE;
+const ASK_EARLY: u64 = LARGE_PAGE;
 /// So many bytes after a sync, records are stored through the map again, where few were appended between two of them.
 const STORE_AFTER: u64 = 256 << 10;
 /// Frames from this length on are written by system calls: those make the pages and fill them at once. Of a single record the

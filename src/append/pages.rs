@@ -17,7 +17,7 @@ use crate::maintenance::with_signals_blocked;
 use crate::storage::{LARGE_PAGE, write_zeros_at};
 
 /// The thread makes so much ahead of the writers. A smaller file is not worth its while.
-pub(super) const AHEAD: u64 = 4 * LARGE_PAGE;
+pub(super) const AHEAD: u64 = 2 * LARGE_PAGE;
 
 /// The pages of a segment.
 pub(super) struct Pages {
