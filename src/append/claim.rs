@@ -20,7 +20,8 @@ pub(crate) struct Place {
 }
 
 /// A record's place that is being filled, and the shard that is to name it. It must come to be published: all who write wait for
-/// that. Whoever has one takes no other lock of the store's, as it may be waited for under the append lock. (Those of the index's memory and of the open files wait for nobody.)
+/// that. Whoever has one takes no other lock of the store's, as it may be waited for under the append lock. (Those of the index's
+/// memory and of the open files wait for nobody.)
 pub(crate) struct Claim<'a> {
     pub place: Place,
     published: bool,

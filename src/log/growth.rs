@@ -21,7 +21,7 @@ const YIELDS: u32 = 1000;
 /// The other thread may have a lower priority.
 const NAP: Duration = Duration::from_micros(50);
 
-/// What changes with every record that is appended. Apart from what does not.
+/// What changes with every record that is appended. On lines of its own: nothing else of a segment changes as often.
 #[repr(align(64))]
 pub(super) struct Growth {
     /// Bytes that hold the header and frames. Grows while the segment is active.

@@ -105,9 +105,9 @@ pub(crate) fn write_all_at(file: &dyn File, mut buf: &[u8], mut offset: u64) -> 
 }
 
 /// What is written at once, from a multiple of this on and as long as this, becomes one large page of the page cache, where there
-/// are such. In large pages records are found faster, as more of the processor's page table is in its caches: at a random place of
-/// half a gigabyte in 0.28 microseconds, where pages of a quarter of this take 0.36. Pages of 2 MiB were measured at 0.23; but so much
-/// in one piece is what a virtual machine gives back to its host, and to get it again takes ten times as long as to use what is at hand.
+/// are such. In large pages records are found faster, as more of the processor's page table is in its caches. In pages of 2 MiB they
+/// would be found faster still; but so much in one piece is what a virtual machine gives back to its host, and to get it again takes
+/// far longer than to use what is at hand.
 pub(crate) const LARGE_PAGE: u64 = 512 << 10;
 
 /// Writes so many zeros, in pieces.
