@@ -3,7 +3,7 @@
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::index::{KeyHash, MOST_ON_TRUST, Overwrite, Position, Segments, Shard, Trust};
-use crate::log::record::{Head, key_end};
+use crate::log::record::{self, key_end};
 use crate::prefetch::prefetch;
 
 /// Where in a record most keys have ended.
@@ -30,10 +30,17 @@ impl Engine {
         if shard.trust().overwrites().is_empty() {
             return Ok(());
         }
-        ask_for_keys(shard.segments(), shard.trust().overwrites())?;
+        let lens = self.garbage_lens(shard.segments(), shard.trust().overwrites())?;
         let (mut proven, mut garbage, mut result) = (0, 0, Ok(()));
         while result.is_ok() && proven < shard.trust().overwrites().len() {
-            result = self.prove_one(shard, proven).map(|len| garbage += len);
+            let Overwrite { hash, old, .. } = shard.trust().overwrites()[proven];
+            result = match lens[proven] {
+                Some(len) => {
+                    garbage += len;
+                    shard.segment(old).map(|segment| segment.add_dead(len))
+                }
+                None => shard.reserve(hash).map(|()| shard.insert(hash, old)),
+            };
             proven += result.is_ok() as usize;
         }
         shard.end_trust(proven);
@@ -41,58 +48,62 @@ impl Engine {
         result
     }
 
-    /// Returns how much garbage has come to light.
-    fn prove_one(&self, shard: &mut Shard, number: usize) -> Result<u64> {
-        let Overwrite { hash, old, .. } = shard.trust().overwrites()[number];
-        if let Some(len) = self.garbage_of(shard.segments(), &shard.trust().overwrites()[number..])? {
-            shard.segment(old)?.add_dead(len);
-            return Ok(len);
+    /// What [`Engine::garbage_len`] is of each overwrite.
+    fn garbage_lens(&self, segments: &Segments, overwrites: &[Overwrite]) -> Result<[Option<u64>; MOST_ON_TRUST]> {
+        let (mut records, mut lens) = ([Records::default(); MOST_ON_TRUST], [None; MOST_ON_TRUST]);
+        let bytes_at = |at: Position| Ok(segments.get(at.slot())?.mapped_from(at.offset()).unwrap_or_default());
+        for (records, overwrite) in records.iter_mut().zip(overwrites) {
+            *records = Records { old: bytes_at(overwrite.old)?, new: bytes_at(overwrite.new)? };
         }
-        shard.reserve(hash)?;
-        shard.insert(hash, old);
-        Ok(0)
+        let records = &records[..overwrites.len()];
+        ask_for_keys(records);
+        for (number, len) in lens.iter_mut().enumerate().take(overwrites.len()) {
+            *len = self.garbage_len(&overwrites[number..], &records[number..]);
+        }
+        Ok(lens)
     }
 
     /// The length of the older record of the first of these overwrites if it is garbage, 0 if it is damaged; `None` if it is
     /// needed: it is of another key, and that has not been overwritten later.
-    fn garbage_of(&self, segments: &Segments, overwrites: &[Overwrite]) -> Result<Option<u64>> {
-        let Overwrite { hash, old, .. } = overwrites[0];
-        let frame = segments.get(old.slot())?.mapped_record(old.offset()).unwrap_or_default();
-        let head = Head::parse(frame, frame.len() as u64).filter(|head| head.value_len.is_some());
-        let Some(Head { key, .. }) = head else { return Ok(Some(0)) };
+    #[inline]
+    fn garbage_len(&self, overwrites: &[Overwrite], records: &[Records<'_>]) -> Option<u64> {
+        let hash = overwrites[0].hash;
+        let frame = record::first_record(records[0].old).unwrap_or_default();
+        let Some((key, _)) = record::parts(frame) else { return Some(0) };
         let fits = |key: &[u8]| self.hash(key).same_entry(hash);
         // A key that does not go with its entry is damaged. It may well have been the same.
-        let of_same_key = |by: &Overwrite| key_of(segments, by.new).is_none_or(|new| new == key || !fits(new));
-        Ok(if overwrites.iter().filter(|by| by.hash.same_entry(hash)).any(of_same_key) {
+        let of_same_key = |(by, records): (&Overwrite, &Records<'_>)| {
+            by.hash.same_entry(hash) && key_of(records.new).is_none_or(|new| new == key || !fits(new))
+        };
+        if overwrites.iter().zip(records).any(of_same_key) {
             Some(frame.len() as u64)
         } else if fits(key) {
             None
         } else {
             Some(0)
-        })
+        }
     }
 }
 
-/// Asks for the keys of all these records. First where they are is found out and then they are asked for in a row: the
-/// processor walks the page tables for as many of them at once as fit between those instructions that it has not finished.
-fn ask_for_keys(segments: &Segments, overwrites: &[Overwrite]) -> Result<()> {
-    let mut places = [&[][..]; 2 * MOST_ON_TRUST];
-    let positions = overwrites.iter().flat_map(|overwrite| [overwrite.old, overwrite.new]);
-    for (place, position) in places.iter_mut().zip(positions) {
-        let head = KEY_SOON.min(position.len_bound());
-        *place = segments.get(position.slot())?.mapped(position.offset(), head).unwrap_or_default();
-    }
-    for place in &places[..2 * overwrites.len()] {
-        prefetch(place.as_ptr());
-        prefetch(place.last().unwrap_or(&0));
-    }
-    Ok(())
+/// The bytes that begin with the records of an overwrite.
+#[derive(Clone, Copy, Default)]
+struct Records<'a> {
+    old: &'a [u8],
+    new: &'a [u8],
 }
 
-/// The key of a record.
-fn key_of(segments: &Segments, position: Position) -> Option<&[u8]> {
-    let frame = segments.get(position.slot()).ok()?.mapped_record(position.offset())?;
-    Head::parse(frame, frame.len() as u64).map(|head| head.key)
+/// Asks for the keys of all these records in a row: the processor walks the page tables for as many of them at once as fit
+/// between those instructions that it has not finished.
+fn ask_for_keys(records: &[Records<'_>]) {
+    for bytes in records.iter().flat_map(|records| [records.old, records.new]) {
+        prefetch(bytes.as_ptr());
+        prefetch(bytes.as_ptr().wrapping_add(KEY_SOON as usize - 1));
+    }
+}
+
+/// The key of the record that these bytes begin with.
+fn key_of(bytes: &[u8]) -> Option<&[u8]> {
+    record::parts(record::first_record(bytes)?).map(|(key, _)| key)
 }
 
 #[cfg(test)]

@@ -217,6 +217,13 @@ pub(crate) fn parts(frame: &[u8]) -> Option<(&[u8], &[u8])> {
     (*some == 1 && u64::from_le_bytes(*value_len) == value.len() as u64).then_some((key, value))
 }
 
+/// The frame that these bytes begin with, if it is that of a record and all of it is there. Its checksum is not verified.
+#[inline]
+pub(crate) fn first_record(bytes: &[u8]) -> Option<&[u8]> {
+    let prefix = Prefix::parse(*bytes.first_chunk()?).filter(|prefix| prefix.kind == Kind::Record)?;
+    bytes.get(..usize::try_from(prefix.frame_len).ok()?)
+}
+
 /// Whether a whole frame's checksum is right.
 #[inline]
 pub(crate) fn crc_matches(frame: &[u8]) -> bool {

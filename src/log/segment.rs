@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::growth::Growth;
 use super::header::{Header, LogEnd, Role};
-use super::record::{CRC_LEN, Head, KEY_AT, Kind, PREFIX_LEN, Prefix};
+use super::record::{self, CRC_LEN, Head, KEY_AT};
 use crate::MAX_KEY_LEN;
 use crate::error::{Error, Result};
 use crate::prefetch::prefetch_bytes;
@@ -249,27 +249,26 @@ impl Segment {
         &self.io
     }
 
-    /// The bytes from `offset` on for `len`, if the segment is mapped and holds them.
+    /// The bytes from `offset` on, as far as frames reach, if the segment is mapped.
     #[inline]
-    pub(crate) fn mapped(&self, offset: u64, len: u64) -> Option<&[u8]> {
+    pub(crate) fn mapped_from(&self, offset: u64) -> Option<&[u8]> {
         let SegmentIo::Mapped(map) = &self.io else { return None };
-        if offset.checked_add(len)? > self.len() {
-            return None;
-        }
+        let len = self.len().checked_sub(offset)?;
         // SAFETY: bytes before the published length are inside the file and are never stored to again:
         // the appender writes behind it only, and sealing or retiring changes nothing before it.
         unsafe { map.bytes(offset as usize, len as usize) }
     }
 
+    /// The bytes from `offset` on for `len`, if the segment is mapped and holds them.
+    #[inline]
+    pub(crate) fn mapped(&self, offset: u64, len: u64) -> Option<&[u8]> {
+        self.mapped_from(offset)?.get(..usize::try_from(len).ok()?)
+    }
+
     /// The whole frame at `offset`, if the segment is mapped and a frame of plausible length stands there.
     #[inline]
     pub(crate) fn mapped_record(&self, offset: u64) -> Option<&[u8]> {
-        let prefix = self.mapped(offset, PREFIX_LEN as u64)?;
-        let prefix = Prefix::parse(prefix.try_into().ok()?)?;
-        if prefix.kind != Kind::Record {
-            return None;
-        }
-        self.mapped(offset, prefix.frame_len)
+        record::first_record(self.mapped_from(offset)?)
     }
 
     /// Brings the bytes from `offset` on for `len` into the cache, or the first of many, if the segment is mapped.
