@@ -33,6 +33,9 @@ impl ValueBuf for Vec<u8> {
 /// a page fault or a long copy stalls no writer.
 const COPY_UNDER_LOCK: usize = 4 << 10;
 
+/// All of a record up to this the processor asks for by itself while it waits for its first bytes.
+const SHORT: u64 = 512;
+
 /// In syscall mode a record up to this is read at once. It is as much as the head of a record can take.
 const READ_AT_ONCE: u64 = Head::max_len(MAX_KEY_LEN) as u64;
 
@@ -61,34 +64,49 @@ pub(crate) type Located = (u64, Option<Entry>);
 
 impl Engine {
     /// Finds the key's value and has it stored to where `out` says. `None` if the key is not stored.
+    #[inline]
     pub(crate) fn get_with<B: ValueBuf>(&self, key: &[u8], out: &mut B) -> Result<Option<usize>> {
         let hash = self.hash(key);
         let shard = self.index.read(hash)?;
+        let Some(position) = shard.candidates(hash).next() else { return Ok(None) };
+        let segment = shard.segment(position)?;
+        if position.len_bound() > SHORT {
+            segment.prefetch(position.offset(), position.len_bound());
+        }
+        let frame = segment.mapped_record(position.offset()).unwrap_or_default();
+        match record::parts(frame) {
+            Some((found, value)) if found == key && value.len() <= COPY_UNDER_LOCK => {
+                self.deliver(segment, position.offset(), frame, value, out).map(Some)
+            }
+            _ => self.get_carefully(shard, key, hash, out),
+        }
+    }
+
+    /// As `get_with`, of a key whose value is large, or read by calls, or not found in the first place.
+    #[cold]
+    fn get_carefully<B: ValueBuf>(
+        &self,
+        shard: RwLockReadGuard<'_, Shard>,
+        key: &[u8],
+        hash: KeyHash,
+        out: &mut B,
+    ) -> Result<Option<usize>> {
         let (mut damaged, mut other) = (None, false);
         for position in shard.candidates(hash) {
-            let segment = shard.segment(position)?;
-            segment.prefetch(position.offset(), position.len_bound());
-            let Some(frame) = segment.mapped_record(position.offset()) else {
-                if matches!(segment.io(), SegmentIo::Calls(_)) {
-                    let candidates = pin_candidates(&shard, hash)?;
-                    drop(shard);
-                    return self.get_by_calls(key, hash, &candidates, out);
-                }
-                damaged = Some((Arc::clone(segment), position.offset()));
-                continue;
-            };
+            let (segment, offset) = (shard.segment(position)?, position.offset());
+            if matches!(segment.io(), SegmentIo::Calls(_)) {
+                let candidates = pin_candidates(&shard, hash)?;
+                drop(shard);
+                return self.get_by_calls(key, hash, &candidates, out);
+            }
+            let frame = segment.mapped_record(offset).unwrap_or_default();
             match self.judge(frame, frame.len() as u64, key, hash) {
                 Verdict::Other => other = true,
-                Verdict::Damaged => damaged = Some((Arc::clone(segment), position.offset())),
-                Verdict::Match(head) => {
-                    let value = head.value_at()..frame.len() - CRC_LEN;
-                    if value.len() <= COPY_UNDER_LOCK {
-                        return self.deliver(segment, position.offset(), frame, value, out).map(Some);
-                    }
+                Verdict::Damaged => damaged = Some((Arc::clone(segment), offset)),
+                Verdict::Match(_) => {
                     let (segment, len) = (Arc::clone(segment), frame.len() as u64);
                     drop(shard);
-                    let frame = segment.mapped(position.offset(), len).unwrap_or_default();
-                    return self.deliver(&segment, position.offset(), frame, value, out).map(Some);
+                    return self.deliver_held(&segment, offset, len, out).map(Some);
                 }
             }
         }
@@ -112,9 +130,14 @@ impl Engine {
         let Some(Entry { position, len, .. }) = found else { return Ok(None) };
         let (segment, offset) = (Arc::clone(shard.segment(position)?), position.offset());
         drop(shard);
+        self.deliver_held(&segment, offset, len, out).map(Some)
+    }
+
+    /// Hands over the value of a record of a segment that is held, where the shard is not.
+    fn deliver_held<B: ValueBuf>(&self, segment: &Segment, offset: u64, len: u64, out: &mut B) -> Result<usize> {
         let frame = segment.mapped(offset, len).unwrap_or_default();
-        let head = Head::parse(frame, len).ok_or_else(|| unreadable(&segment, offset))?;
-        self.deliver(&segment, offset, frame, head.value_at()..frame.len() - CRC_LEN, out).map(Some)
+        let (_, value) = record::parts(frame).ok_or_else(|| unreadable(segment, offset))?;
+        self.deliver(segment, offset, frame, value, out)
     }
 
     /// Whether the key is stored.
@@ -236,13 +259,12 @@ impl Engine {
         segment: &Segment,
         offset: u64,
         frame: &[u8],
-        value: std::ops::Range<usize>,
+        value: &[u8],
         out: &mut B,
     ) -> Result<usize> {
         if self.options.verify_reads && !record::crc_matches(frame) {
             return Err(unreadable(segment, offset));
         }
-        let value = frame.get(value).ok_or_else(|| unreadable(segment, offset))?;
         let target = out.reserve(value.len())?;
         debug_assert_eq!(target.len(), value.len());
         // SAFETY: the target is as long as the value, as the trait demands, and belongs to the caller; bytes are
@@ -283,7 +305,7 @@ impl Engine {
             };
             let value = head.value_at()..(frame_len as usize - CRC_LEN);
             if frame.len() as u64 == frame_len {
-                return self.deliver(segment, offset, &frame, value, out).map(Some);
+                return self.deliver(segment, offset, &frame, &frame[value], out).map(Some);
             }
             return self.deliver_large(segment, offset, &frame[..value.start], value.len(), out).map(Some);
         }

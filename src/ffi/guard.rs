@@ -95,13 +95,23 @@ pub(super) unsafe fn bytes<'a>(data: *const u8, len: usize, limit: usize, what: 
         return Ok(&[]);
     }
     if data.is_null() {
-        return Err(invalid(format!("the {what} is NULL, its length {len}")));
+        return Err(null_with_length(what, len));
     }
     if len > limit {
-        return Err(Error::new(Code::TooLarge, format!("the {what} has {len} bytes, the limit is {limit}")));
+        return Err(too_long(what, len, limit));
     }
     // SAFETY: not NULL, and readable by this function's contract.
     Ok(unsafe { slice::from_raw_parts(data, len) })
+}
+
+#[cold]
+fn null_with_length(what: &str, len: usize) -> Error {
+    invalid(format!("the {what} is NULL, its length {len}"))
+}
+
+#[cold]
+fn too_long(what: &str, len: usize, limit: usize) -> Error {
+    Error::new(Code::TooLarge, format!("the {what} has {len} bytes, the limit is {limit}"))
 }
 
 /// A path that the caller gives as a NUL-terminated string.
