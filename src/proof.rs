@@ -237,7 +237,7 @@ pub(crate) mod tests {
         let store = store(7);
         let [a, b] = hide(&store);
         (0..20u8).for_each(|n| store.set(&[n], b"").unwrap());
-        assert!(store.engine.fresh.lasts());
+        assert!(store.engine.unread.lasts());
         store.engine.warm.store(false, Relaxed);
         store.set(&a, b"new").unwrap();
         assert_eq!(store.get(&a).unwrap().unwrap(), b"new");

@@ -198,7 +198,6 @@ impl Engine {
             Older::OnTrust(old) => {
                 let replaced = shard.replace_on_trust(hash, old, position);
                 debug_assert!(replaced, "the shard is still locked");
-                self.fresh.note(false);
                 self.unread.note(true);
             }
         }
@@ -254,9 +253,8 @@ impl Engine {
     /// it may have to look at. Not for that if none is expected: the index would have to be waited for. False if the record may
     /// have to be waited for: then nobody else is to wait meanwhile.
     fn ask_for_memory(&self, hash: KeyHash) -> Result<bool> {
-        let warm = self.warm.load(Relaxed);
-        let none_to_look_at = self.fresh.lasts() || warm && self.unread.lasts() && self.young.load(Relaxed);
-        if !none_to_look_at && !warm {
+        let none_to_look_at = self.unread.lasts();
+        if !none_to_look_at && !self.warm.load(Relaxed) {
             return Ok(false);
         }
         let mut shard = self.index.read(hash)?;
@@ -353,7 +351,6 @@ impl Engine {
         if entry.value.is_none() {
             shard.segment(position)?.add_tombstone(record_len(entry.key.len(), None));
         }
-        self.fresh.note(old.is_none());
         if entry.value.is_some() {
             self.unread.note(old.is_none());
         }
@@ -462,27 +459,28 @@ mod tests {
         let options = Options { background: false, ..Options::default() };
         let open = || Store::open_on(Arc::new(sim.clone()), &options).unwrap();
         let store = open();
-        let expected = |store: &Store| store.engine.unread.lasts() && store.engine.young.load(Relaxed);
         store.engine.warm.store(true, Relaxed);
+        let expected = |store: &Store| !store.engine.unread.lasts();
         (0..20u8).for_each(|n| store.set(&[n % 5], &[n]).unwrap());
-        assert!(expected(&store) && !store.engine.fresh.lasts());
+        assert!(!expected(&store));
         assert!(store.del(&[0]).unwrap());
-        assert!(expected(&store), "a delete tells nothing of sets");
+        assert!(!expected(&store), "a delete tells nothing of sets");
         // Too large to be taken on trust.
         store.set(&[1], &[1; 5000]).unwrap();
         (0..20u8).for_each(|n| store.set(&[2 + n % 3], &[n]).unwrap());
-        assert!(expected(&store));
-        store.set(&[1], b"small").unwrap();
         assert!(!expected(&store));
+        store.set(&[1], b"small").unwrap();
+        assert!(expected(&store));
         assert_eq!(store.get(&[1]).unwrap().unwrap(), b"small");
         store.close().unwrap();
         // Its records may have to be read from the disk.
         let store = open();
         store.engine.warm.store(true, Relaxed);
-        (0..20u8).for_each(|n| store.set(&[n], &[n]).unwrap());
-        assert!(!expected(&store));
+        (0..5u8).for_each(|n| store.set(&[n], &[n]).unwrap());
+        assert!(expected(&store));
         store.compact().unwrap();
-        (0..20u8).for_each(|n| store.set(&[n], &[n]).unwrap());
-        assert!(store.engine.young.load(Relaxed));
+        store.engine.warm.store(true, Relaxed);
+        (0..20u8).for_each(|n| store.set(&[n % 5], &[n]).unwrap());
+        assert!(!expected(&store));
     }
 }
