@@ -1,14 +1,13 @@
-//! Writing: stamp, append, point the index at it. Log and index agree on the order, as a writer gets his place in the log and the
-//! key's shard at once.
+//! Writing: stamp, append, point the index at it. Nearly every write of a small record is done [`at_once`]; what that leaves is done
+//! here, under the append lock.
 
-use std::sync::atomic::Ordering::Relaxed;
+mod at_once;
 
-use crate::append::{Appender, Claim};
+use crate::append::Appender;
 use crate::engine::Engine;
 use crate::error::{Code, Error, Result};
-use crate::index::{KeyHash, Position, Shard, Trust};
+use crate::index::{KeyHash, Position, Shard};
 use crate::log::record::{DataFileEntry, record_len};
-use crate::log::segment::{Segment, SegmentIo};
 use crate::options::SyncLevel;
 use crate::read::{Entry, Located};
 use crate::{MAX_KEY_LEN, MAX_VALUE_LEN};
@@ -29,8 +28,7 @@ pub(crate) enum Condition<'a> {
 /// What has become of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It was done; whether the key was stored before.
-    Done { existed: bool },
+    Done,
     /// There was nothing to delete.
     Nothing,
     /// The condition did not hold.
@@ -64,13 +62,6 @@ impl Change {
     }
 }
 
-/// What a write replaces.
-enum Older {
-    Proven(Option<Entry>),
-    /// An entry whose record has not been looked at.
-    OnTrust(Position),
-}
-
 /// How far a write has brought the log, and what it leaves to do.
 pub(crate) struct Written {
     /// How far the log has been written.
@@ -90,26 +81,42 @@ impl Written {
 impl Engine {
     /// Stores a value under a key.
     pub(crate) fn set(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        if key.len() > MAX_KEY_LEN || value.len() as u64 > MAX_VALUE_LEN {
-            return Err(too_large(key.len(), value.len()));
+        self.check_write(key, value)?;
+        let hash = self.hash(key);
+        match self.set_at_once(key, value, hash)? {
+            Some(written) => self.maintenance.after_write(self, &written),
+            None => drop(self.write_carefully(key, Some(value), hash, None, Condition::None)?),
         }
-        self.write(key, Some(value), Condition::None).map(drop)
+        Ok(())
     }
 
     /// Stores a value if the condition holds. Returns whether it did.
     pub(crate) fn set_if(&self, key: &[u8], value: &[u8], condition: Condition<'_>) -> Result<bool> {
-        if key.len() > MAX_KEY_LEN || value.len() as u64 > MAX_VALUE_LEN {
-            return Err(too_large(key.len(), value.len()));
-        }
-        Ok(self.write(key, Some(value), condition)? != Outcome::Conflict)
+        self.check_write(key, value)?;
+        Ok(self.write_carefully(key, Some(value), self.hash(key), None, condition)? != Outcome::Conflict)
     }
 
     /// Removes a key. False if it was not there; then nothing is written.
     pub(crate) fn del(&self, key: &[u8]) -> Result<bool> {
-        if key.len() > MAX_KEY_LEN {
-            return Err(too_large(key.len(), 0));
+        self.check_write(key, &[])?;
+        let hash = self.hash(key);
+        let found = self.locate_proven(key, hash)?;
+        if found.1.is_none() {
+            return Ok(false);
         }
-        Ok(self.write(key, None, Condition::None)? == Outcome::Done { existed: true })
+        match self.delete_at_once(key, hash, found)? {
+            Some(written) => self.maintenance.after_write(self, &written),
+            None => return Ok(self.write_carefully(key, None, hash, Some(found), Condition::None)? == Outcome::Done),
+        }
+        Ok(true)
+    }
+
+    #[inline]
+    fn check_write(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        if key.len() > MAX_KEY_LEN || value.len() as u64 > MAX_VALUE_LEN {
+            return Err(too_large(key.len(), value.len()));
+        }
+        self.check_takes_writes()
     }
 
     /// An error if this handle takes no writes.
@@ -121,23 +128,17 @@ impl Engine {
         self.commit.check()
     }
 
-    /// Appends a record, or a tombstone if there is something to delete.
-    fn write(&self, key: &[u8], value: Option<&[u8]>, condition: Condition<'_>) -> Result<Outcome> {
-        self.check_takes_writes()?;
-        let hash = self.hash(key);
+    /// Writes a record, or a tombstone if there is something to delete, with nobody else writing meanwhile: where a write cannot be
+    /// done at once. `found` is what the key's entry was, if that is known.
+    fn write_carefully(
+        &self,
+        key: &[u8],
+        value: Option<&[u8]>,
+        hash: KeyHash,
+        found: Option<Located>,
+        condition: Condition<'_>,
+    ) -> Result<Outcome> {
         // Most of the work, and any waiting for a cold page, before the lock that all writers share.
-        let mut found = None;
-        if value.is_none() {
-            found = Some(self.locate_proven(key, hash)?);
-        }
-        if matches!(found, Some((_, None))) {
-            return Ok(Outcome::Nothing);
-        }
-        if matches!(condition, Condition::None)
-            && let Some((outcome, written)) = self.write_at_once(key, value, hash, found)?
-        {
-            return self.after_write(outcome, &written);
-        }
         let found = found.map_or_else(|| self.locate(key, hash), Ok)?;
         if let Some(value) = value {
             self.slow_down(record_len(key.len(), Some(value.len())));
@@ -148,96 +149,11 @@ impl Engine {
             }
             other => other?,
         };
-        self.after_write(outcome, &written)
-    }
-
-    #[inline]
-    fn after_write(&self, outcome: Outcome, written: &Written) -> Result<Outcome> {
-        if matches!(outcome, Outcome::Done { .. }) && self.options.sync == SyncLevel::Always {
+        if outcome == Outcome::Done && self.options.sync == SyncLevel::Always {
             self.sync_to(written.appended)?;
         }
-        self.maintenance.after_write(self, written);
+        self.maintenance.after_write(self, &written);
         Ok(outcome)
-    }
-
-    /// Writes a record at once: under the append lock it gets its place, and is copied there while others go on behind it and the
-    /// lines of the index that it takes are on their way. `None`, and no record has been written, if it has to be done with more
-    /// care: if an older one may have to be waited for, if the record is large or goes to the log by system calls, if there is
-    /// nothing to delete any more, or if writers are to wait. What is to be deleted has been `found`; of a set nothing has.
-    fn write_at_once(
-        &self,
-        key: &[u8],
-        value: Option<&[u8]>,
-        hash: KeyHash,
-        found: Option<Located>,
-    ) -> Result<Option<(Outcome, Written)>> {
-        let len = record_len(key.len(), value.map(<[u8]>::len));
-        // Where each record is synced, each goes to the log by a call.
-        let by_calls = !self.factory.mapped || self.options.sync == SyncLevel::Always;
-        let held_back = value.is_some() && self.maintenance.brake.on();
-        if by_calls || len > COPY_UNDER_LOCK || held_back {
-            return Ok(None);
-        }
-        if found.is_none() && !self.ask_for_memory(hash)? {
-            return Ok(None);
-        }
-        let Some((mut claim, deleted, written)) = self.claim(key, hash, len, found)? else { return Ok(None) };
-        let entry = DataFileEntry { timestamp: claim.place.timestamp, key, value };
-        claim.fill(&entry)?;
-        let (shard, position) = (&mut *claim.shard, claim.place.position);
-        let old = match deleted {
-            Some(old) => Older::Proven(Some(old)),
-            None => {
-                let old = self.older(shard, key, hash)?;
-                shard.reserve(hash)?;
-                old
-            }
-        };
-        match old {
-            Older::Proven(old) => self.replace(shard, hash, old, (position, &entry))?,
-            Older::OnTrust(old) => {
-                let replaced = shard.replace_on_trust(hash, old, position);
-                debug_assert!(replaced, "the shard is still locked");
-                self.unread.note(true);
-            }
-        }
-        claim.publish()?;
-        let existed = !matches!(old, Older::Proven(None));
-        Ok(Some((Outcome::Done { existed }, written)))
-    }
-
-    /// Gives away the place of the next record, and with it the entry that this deletes, if that has been found. `None` if there
-    /// is no room for it in the map, or nothing to delete any more.
-    fn claim(
-        &self,
-        key: &[u8],
-        hash: KeyHash,
-        len: u64,
-        found: Option<Located>,
-    ) -> Result<Option<(Claim<'_>, Option<Entry>, Written)>> {
-        let mut appender = self.appender_alone()?;
-        let (backlog, tombstone) = (appender.backlog(), found.is_some());
-        if !appender.has_room(len, tombstone) {
-            // The log may go on in another segment.
-            appender.settle();
-            let stores = appender.stores_to_map() && appender.prepare(len, tombstone, &self.index).is_ok();
-            if !stores || !appender.has_room(len, tombstone) {
-                return Ok(None);
-            }
-        }
-        let mut shard = self.index.write(hash)?;
-        let mut deleted = None;
-        if let Some(found) = found {
-            self.prove(&mut shard)?;
-            deleted = self.find_again(&shard, key, hash, found)?;
-            if deleted.is_none() {
-                return Ok(None);
-            }
-            // Now: once a tombstone is stored nothing is to fail.
-            shard.reserve(hash)?;
-        }
-        let claim = appender.claim(len, shard)?;
-        Ok(Some((claim, deleted, Written::since(backlog, &appender))))
     }
 
     /// What was found, if that is still true, or else what there is now.
@@ -247,69 +163,6 @@ impl Engine {
             found if shard.version() == version => Ok(found),
             _ => self.find(shard, key, hash),
         }
-    }
-
-    /// Makes room for another overwrite on trust, and asks for the part of the index that a set changes, and for the record that
-    /// it may have to look at. Not for that if none is expected: the index would have to be waited for. False if the record may
-    /// have to be waited for: then nobody else is to wait meanwhile.
-    fn ask_for_memory(&self, hash: KeyHash) -> Result<bool> {
-        let none_to_look_at = self.unread.lasts();
-        if !none_to_look_at && !self.warm.load(Relaxed) {
-            return Ok(false);
-        }
-        let mut shard = self.index.read(hash)?;
-        if shard.trust().full() {
-            drop(shard);
-            self.prove_if(hash, Trust::full)?;
-            shard = self.index.read(hash)?;
-        }
-        shard.prefetch(hash);
-        if none_to_look_at {
-            return Ok(true);
-        }
-        for position in shard.candidates(hash) {
-            let segment = shard.segment(position)?;
-            if segment.id() < self.first_id {
-                return Ok(false);
-            }
-            if !self.trusts(segment, position) {
-                segment.prefetch(position.offset(), position.len_bound());
-            }
-        }
-        Ok(true)
-    }
-
-    /// What a set is going to replace.
-    fn older(&self, shard: &mut Shard, key: &[u8], hash: KeyHash) -> Result<Older> {
-        let mut candidates = shard.candidates(hash);
-        match (candidates.next(), candidates.next()) {
-            (None, _) => return Ok(Older::Proven(None)),
-            (Some(old), None) if !shard.trust().full() && self.trusts(shard.segment(old)?, old) => {
-                return Ok(Older::OnTrust(old));
-            }
-            _ => {}
-        }
-        let mut old = self.find(shard, key, hash)?;
-        // A damaged record may not be the key's while that has one that is hidden.
-        if old.is_some_and(|old| old.hidden || old.len == 0) {
-            self.prove(shard)?;
-            old = self.find(shard, key, hash)?;
-        }
-        Ok(Older::Proven(old))
-    }
-
-    /// Whether the entry of a record may be replaced before that has been looked at. Not if it is large, so that there is never
-    /// much garbage that has not been counted.
-    #[inline]
-    fn trusts(&self, segment: &Segment, position: Position) -> bool {
-        let small = position.len_bound() <= COPY_UNDER_LOCK;
-        self.at_hand(segment) && small && matches!(segment.io(), SegmentIo::Mapped(_)) && !segment.in_compaction()
-    }
-
-    /// Whether the records of a segment are expected to be in memory.
-    #[inline]
-    pub(crate) fn at_hand(&self, segment: &Segment) -> bool {
-        segment.id() >= self.first_id && self.warm.load(Relaxed)
     }
 
     /// Writes under the append lock.
@@ -401,7 +254,7 @@ impl Engine {
             position
         };
         self.replace(&mut shard, hash, old, (position, &entry))?;
-        Ok(Outcome::Done { existed: old.is_some() })
+        Ok(Outcome::Done)
     }
 }
 
