@@ -50,7 +50,7 @@ pub(crate) struct Engine {
     pub hash_seed: [u64; 2],
     /// Whoever changes an entry of the index holds this lock or has a claim, unless he gives one back that was replaced on trust.
     pub appender: AppendLock,
-    /// The last batches stored new keys only.
+    /// The last sets stored new keys.
     pub fresh: Streak,
     /// The last sets had no older record to look at: their keys were new, or theirs were replaced on trust.
     pub unread: Streak,
@@ -66,6 +66,8 @@ pub(crate) struct Engine {
     pub warm: AtomicBool,
     /// Segments from this one on have been written since open.
     pub first_id: u64,
+    /// No other segments are left.
+    pub young: AtomicBool,
 }
 
 impl Store {
@@ -258,8 +260,9 @@ impl Engine {
             birthplace,
             warm: AtomicBool::new(false),
             first_id,
+            young: AtomicBool::new(false),
         };
-        engine.note_log();
+        engine.note_log(engine.index.segments().iter());
         engine
     }
 
@@ -325,7 +328,7 @@ impl Engine {
         self.commit.check()?;
         self.generation.store(manifest.generation, Relaxed);
         staying.iter().zip(&manifest.segments).for_each(|(segment, entry)| segment.set_listed(entry.synced_len));
-        self.note_log();
+        self.note_log(staying.iter());
         Ok(())
     }
 
@@ -336,8 +339,9 @@ impl Engine {
         }
     }
 
-    /// Notes whether the log is so small that it can be expected to be in memory.
-    fn note_log(&self) {
+    /// Notes whether the log is so small that it can be expected to be in memory, and whether it is all new.
+    fn note_log<'a>(&self, mut segments: impl Iterator<Item = &'a Arc<Segment>>) {
+        self.young.store(segments.all(|segment| segment.id() >= self.first_id), Relaxed);
         let small = self.log_and_live().0 < self.storage.memory() / WARM_FRACTION;
         self.warm.store(small && self.factory.mapped, Relaxed);
     }

@@ -7,7 +7,7 @@ use crate::log::record::{self, key_end};
 use crate::prefetch::prefetch;
 
 /// Where in a record most keys have ended.
-const KEY_SOON: u64 = key_end(24);
+const KEY_SOON: usize = key_end(24) as usize;
 
 impl Engine {
     /// Proves all that is on trust, shard by shard: then all garbage is counted that was there.
@@ -97,7 +97,7 @@ struct Records<'a> {
 fn ask_for_keys(records: &[Records<'_>]) {
     for bytes in records.iter().flat_map(|records| [records.old, records.new]) {
         prefetch(bytes.as_ptr());
-        prefetch(bytes.as_ptr().wrapping_add(KEY_SOON as usize - 1));
+        prefetch(bytes.as_ptr().wrapping_add(KEY_SOON - 1));
     }
 }
 
@@ -237,7 +237,7 @@ pub(crate) mod tests {
         let store = store(7);
         let [a, b] = hide(&store);
         (0..20u8).for_each(|n| store.set(&[n], b"").unwrap());
-        assert!(store.engine.unread.lasts());
+        assert!(store.engine.fresh.lasts());
         store.engine.warm.store(false, Relaxed);
         store.set(&a, b"new").unwrap();
         assert_eq!(store.get(&a).unwrap().unwrap(), b"new");

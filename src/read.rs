@@ -29,7 +29,7 @@ impl ValueBuf for Vec<u8> {
     }
 }
 
-/// Values up to this are copied while the shard is locked; for larger ones the segment is held instead, so that
+/// Nearly all values up to this are copied while the shard is locked; for larger ones the segment is held instead, so that
 /// a page fault or a long copy stalls no writer.
 const COPY_UNDER_LOCK: usize = 4 << 10;
 
@@ -82,7 +82,7 @@ impl Engine {
         }
     }
 
-    /// As `get_with`, of a key whose value is large, or read by calls, or not found in the first place.
+    /// As `get_with`, of a key whose value is large, or read by calls, or damaged, or not in the first place where it may be.
     #[cold]
     fn get_carefully<B: ValueBuf>(
         &self,

@@ -121,9 +121,7 @@ fn keys_taken_for_new_may_be_stored_and_a_long_frame_may_fail() {
             batch
         };
         for n in 0..10 {
-            let mut batch = Batch::new();
-            batch.set(&key(n), b"old").unwrap();
-            assert!(store.write(&batch).unwrap());
+            store.set(&key(n), b"old").unwrap();
         }
         assert!(store.engine.fresh.lasts());
         // The stored keys are among many new ones, and the frame is long enough for a system call.
@@ -165,11 +163,7 @@ fn new_keys_that_look_alike_take_no_frame_back() {
             true => store.set(&a, b"a").unwrap(),
             false => batch.set(&a, b"a").unwrap(),
         }
-        for n in 0..8u8 {
-            let mut batch = Batch::new();
-            batch.set(&[n], b"").unwrap();
-            assert!(store.write(&batch).unwrap());
-        }
+        (0..8u8).for_each(|n| store.set(&[n], b"").unwrap());
         assert!(store.engine.fresh.lasts());
         // A frame that is taken back is cut off.
         disk.fail(FaultPlan { at: 0, errno: libc::EIO, persistent: true, calls: Calls::SET_LEN });

@@ -45,7 +45,7 @@ impl Window {
     /// All that is at hand together with these bytes, and nothing where the segment does not reach that far.
     pub(super) fn piece<'a>(&'a mut self, segment: &'a Segment, offset: u64, len: u64) -> Result<Piece<'a>> {
         if let SegmentIo::Mapped(_) = segment.io() {
-            return Ok(Piece { bytes: segment.mapped(0, segment.len()).unwrap_or_default(), at: 0 });
+            return Ok(Piece { bytes: segment.mapped_from(0).unwrap_or_default(), at: 0 });
         }
         self.read(segment, offset, len)
     }

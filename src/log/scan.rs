@@ -219,11 +219,10 @@ impl Scanner {
     /// records.
     fn record_at_hand(&self, at: u64, limit: u64) -> Option<u64> {
         let start = usize::try_from(at.checked_sub(self.window_at)?).ok()?;
-        let bytes = self.window.get(start..)?;
-        let prefix = Prefix::parse(*bytes.first_chunk()?).filter(|prefix| prefix.kind == Kind::Record)?;
-        let frame = bytes.get(..usize::try_from(prefix.frame_len).ok()?)?;
-        let intact = prefix.frame_len <= limit - at && record::crc_matches(frame);
-        (intact && Head::parse(frame, prefix.frame_len).is_some()).then_some(prefix.frame_len)
+        let frame = record::first_record(self.window.get(start..)?)?;
+        let len = frame.len() as u64;
+        let intact = len <= limit - at && record::crc_matches(frame);
+        (intact && Head::parse(frame, len).is_some()).then_some(len)
     }
 
     /// Goes on after [`Item::Bad`], or after [`Item::End`] where the log cannot end, and says what has been damaged.

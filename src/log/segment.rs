@@ -249,7 +249,7 @@ impl Segment {
         &self.io
     }
 
-    /// The bytes from `offset` on, as far as frames reach, if the segment is mapped.
+    /// The bytes from `offset` on, as far as frames reach; `None` if the segment is not mapped, or ends before.
     #[inline]
     pub(crate) fn mapped_from(&self, offset: u64) -> Option<&[u8]> {
         let SegmentIo::Mapped(map) = &self.io else { return None };

@@ -25,6 +25,7 @@ enum Older {
 struct NextPlace<'a> {
     appender: MutexGuard<'a, Appender>,
     shard: RwLockWriteGuard<'a, Shard>,
+    /// Before this write.
     backlog: usize,
 }
 
@@ -57,6 +58,7 @@ impl Engine {
             Older::OnTrust(old) => {
                 let replaced = shard.replace_on_trust(hash, old, position);
                 debug_assert!(replaced, "the shard is still locked");
+                self.fresh.note(false);
                 self.unread.note(true);
             }
         }
@@ -64,8 +66,8 @@ impl Engine {
         Ok(Some(written))
     }
 
-    /// Deletes a key that was found. `None`, and no record has been written, if that has to be done with more care, as with a set, or
-    /// if there is nothing to delete any more.
+    /// Deletes a key that was found. `None`, and no record has been written, if that has to be done with more care: if its tombstone is
+    /// large or goes to the log by a system call, or if there is nothing to delete any more.
     #[inline]
     pub(super) fn delete_at_once(&self, key: &[u8], hash: KeyHash, found: Located) -> Result<Option<Written>> {
         let len = record_len(key.len(), None);
@@ -116,8 +118,9 @@ impl Engine {
     /// it may have to look at. Not for that if none is expected: the index would have to be waited for. False if the record may
     /// have to be waited for: then nobody else is to wait meanwhile.
     fn ask_for_memory(&self, hash: KeyHash) -> Result<bool> {
-        let none_to_look_at = self.unread.lasts();
-        if !none_to_look_at && !self.warm.load(Relaxed) {
+        let warm = self.warm.load(Relaxed);
+        let none_to_look_at = self.fresh.lasts() || warm && self.unread.lasts() && self.young.load(Relaxed);
+        if !none_to_look_at && !warm {
             return Ok(false);
         }
         let mut shard = self.index.read(hash)?;
