@@ -332,6 +332,12 @@ impl Engine {
         Ok(())
     }
 
+    /// Whether the records of a segment are expected to be in memory.
+    #[inline]
+    pub(crate) fn at_hand(&self, segment: &Segment) -> bool {
+        segment.id() >= self.first_id && self.warm.load(Relaxed)
+    }
+
     /// Has a segment ready for readers that has just been written, if it can be expected to stay in memory.
     pub(crate) fn expect_reads(&self, segment: &Segment) {
         if self.warm.load(Relaxed) {

@@ -91,53 +91,19 @@ impl Engine {
         hash: KeyHash,
         out: &mut B,
     ) -> Result<Option<usize>> {
-        let (mut damaged, mut other) = (None, false);
         for position in shard.candidates(hash) {
-            let (segment, offset) = (shard.segment(position)?, position.offset());
-            if matches!(segment.io(), SegmentIo::Calls(_)) {
+            if matches!(shard.segment(position)?.io(), SegmentIo::Calls(_)) {
                 let candidates = pin_candidates(&shard, hash)?;
                 drop(shard);
                 return self.get_by_calls(key, hash, &candidates, out);
             }
-            let frame = segment.mapped_record(offset).unwrap_or_default();
-            match self.judge(frame, frame.len() as u64, key, hash) {
-                Verdict::Other => other = true,
-                Verdict::Damaged => damaged = Some((Arc::clone(segment), offset)),
-                Verdict::Match(_) => {
-                    let (segment, len) = (Arc::clone(segment), frame.len() as u64);
-                    drop(shard);
-                    return self.deliver_held(&segment, offset, len, out).map(Some);
-                }
-            }
         }
-        match damaged {
-            Some((segment, offset)) => Err(unreadable(&segment, offset)),
-            None if other => self.get_hidden(shard, key, hash, out),
-            None => Ok(None),
-        }
-    }
-
-    /// As `get_with`, of a key for which the index has the record of another.
-    #[cold]
-    fn get_hidden<B: ValueBuf>(
-        &self,
-        shard: RwLockReadGuard<'_, Shard>,
-        key: &[u8],
-        hash: KeyHash,
-        out: &mut B,
-    ) -> Result<Option<usize>> {
-        let found = self.find_hidden(shard.trust().overwrites(), shard.segments(), key, hash)?;
-        let Some(Entry { position, len, .. }) = found else { return Ok(None) };
+        let Some(Entry { position, len, .. }) = self.find(&shard, key, hash)? else { return Ok(None) };
         let (segment, offset) = (Arc::clone(shard.segment(position)?), position.offset());
         drop(shard);
-        self.deliver_held(&segment, offset, len, out).map(Some)
-    }
-
-    /// Hands over the value of a record of a segment that is held, where the shard is not.
-    fn deliver_held<B: ValueBuf>(&self, segment: &Segment, offset: u64, len: u64, out: &mut B) -> Result<usize> {
         let frame = segment.mapped(offset, len).unwrap_or_default();
-        let (_, value) = record::parts(frame).ok_or_else(|| unreadable(segment, offset))?;
-        self.deliver(segment, offset, frame, value, out)
+        let (_, value) = record::parts(frame).ok_or_else(|| unreadable(&segment, offset))?;
+        self.deliver(&segment, offset, frame, value, out).map(Some)
     }
 
     /// Whether the key is stored.

@@ -171,10 +171,4 @@ impl Engine {
         let small = position.len_bound() <= COPY_UNDER_LOCK;
         self.at_hand(segment) && small && matches!(segment.io(), SegmentIo::Mapped(_)) && !segment.in_compaction()
     }
-
-    /// Whether the records of a segment are expected to be in memory.
-    #[inline]
-    pub(crate) fn at_hand(&self, segment: &Segment) -> bool {
-        segment.id() >= self.first_id && self.warm.load(Relaxed)
-    }
 }

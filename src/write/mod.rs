@@ -111,6 +111,7 @@ impl Engine {
         Ok(true)
     }
 
+    /// An error if this is too large, or if this handle takes no writes.
     #[inline]
     fn check_write(&self, key: &[u8], value: &[u8]) -> Result<()> {
         if key.len() > MAX_KEY_LEN || value.len() as u64 > MAX_VALUE_LEN {
